@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn, cast
 
+from imagepipe.bundle.manifest import Recipients
+from imagepipe.capture.scan.stages import Offline
+from imagepipe.cloud.ec2 import Regions
+from imagepipe.communicator.ssh import Connections
 from imagepipe.engine.fingerprint import UNKNOWN, fingerprints
 from imagepipe.engine.graph import Graph
 from imagepipe.pipeline import bake
+from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
 from imagepipe.wiring.build import Baked, ImageBuild, Section
@@ -35,9 +43,11 @@ def plan(
     *,
     region: Callable[[Spec], str],
     existing: Mapping[str, Existing] | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> Plan:
     """Build one graph for all specs. `existing` has the images of the specs that need no bake, by key.
 
+    `sources` has the source images that a plan expects, by key; another one fails the spec.
     Raises UsageError and SpecError for specs that cannot be built together.
     """
     check_distinct_names(specs, region)
@@ -55,5 +65,31 @@ def plan(
                 continue
             section, home = Section(into, prefix), region(version.checked())
             build = ImageBuild.of(version, tools, section, region=home, base=done[base] if base else None)
+            build = replace(build, expected_source=(sources or {}).get(key))
             done[key] = bake(build) if found is None else publish_existing(build, found)
     return Plan(graph, list(baked.values()), dict.fromkeys(graph.stages, UNKNOWN) | fingerprints(reference))
+
+
+def assemble_unrun(
+    specs: Sequence[LoadedSpec],
+    regions: Regions,
+    region: Callable[[Spec], str],
+    existing: Mapping[str, Existing],
+    *,
+    scans_disks: bool = False,
+) -> Plan:
+    """Build the graph for a drawing or a plan. None of its stages may be run: they lack their tools.
+
+    `scans_disks` adds the stages that read captured disks, as on the local cloud.
+    """
+
+    def no_recipients(*_: object) -> Recipients:
+        return cast(Recipients, None)  # only stages that run use it, and making a certificate would write files
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the stages of this graph are not run")
+
+    offline = Offline(refuse, refuse) if scans_disks else None
+    folder = Path(tempfile.gettempdir())
+    tools = Tools(regions, Connections(), CopyLimits(), folder, "unrun", no_recipients, offline=offline)
+    return plan(specs, tools, region=region, existing=existing)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagepipe.cli.cloud import cloud_target, open_cloud, region_of
+from imagepipe.cli.cloud import CloudTarget, cloud_target, open_cloud, region_of
 from imagepipe.cli.end import print_end
 from imagepipe.cli.junit_file import reported_in
+from imagepipe.cli.loading import (
+    Selection,
+    check_files_of_bundles,
+    load_buildable,
+    selection_options,
+    stored_variables,
+)
 from imagepipe.cli.options import (
     CloudOptions,
     NamedSpecs,
@@ -23,24 +30,24 @@ from imagepipe.cli.options import (
     check_region,
     cloud_options,
     read_variables,
-    unknown_variables,
     variable_options,
 )
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
 from imagepipe.clock import Clock, SystemClock
+from imagepipe.cloud.ec2 import Regions
 from imagepipe.engine.cancel import Cancel
-from imagepipe.errors import SpecError
+from imagepipe.errors import UsageError
 from imagepipe.reuse import Examiner
-from imagepipe.spec.find import PROJECT_FILE, SUFFIXES
-from imagepipe.spec.load import Build, load, refuse
+from imagepipe.spec.load import Build
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.not_yet import not_yet
-from imagepipe.spec.variables import Given, given_value
-from imagepipe.wiring.certificates import check_bundle_files
+from imagepipe.spec.variables import Given
 from imagepipe.wiring.existing import Existing
-from imagepipe.wiring.family import bases_first, narrow, select_variants
+from imagepipe.wiring.family import bases_first
+
+if TYPE_CHECKING:
+    from imagepipe.planning.decisions import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +56,10 @@ class BuildOptions:
 
     specs: tuple[str, ...]
     selection: Selection
-    force: bool
+    plan_file: Path | None
     variables: VariableOptions
     cloud: CloudOptions
     run_options: RunOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Options that choose among the specs of the command line."""
-
-    only: tuple[str, ...] = ()
-    with_dependents: bool = False
 
 
 @click.command(
@@ -73,20 +72,21 @@ Examples:
   imagepipe build specs/family --only runtime --with-dependents
   imagepipe build 'web-server.yaml[release=bookworm]'
   imagepipe build web-server.yaml --junit tests.xml
+  imagepipe build --plan web-server.plan
 """,
 )
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@click.argument("specs", nargs=-1, metavar="SPEC...")
 @cloud_options
 @variable_options
 @run_options
+@selection_options
 @click.option(
-    "--only",
-    multiple=True,
-    metavar="SPEC",
-    help="Of all the specs given, build only this one; repeatable. Its bases are reused if nothing has changed.",
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Do exactly what this plan says (`imagepipe plan --out`), or refuse if an image or a fingerprint has changed.",
 )
-@click.option("--with-dependents", is_flag=True, help="Also build every spec that is built on one of these.")
-@click.option("--force", is_flag=True, help="Bake the specs given even if they say `reuse` and nothing has changed.")
 @click.option(
     "--fail-fast",
     is_flag=True,
@@ -109,80 +109,113 @@ def build(options: BuildOptions) -> int:
 
 def _build_images(options: BuildOptions) -> int:
     """Load the specs, open the cloud, run the graph and print how it ended; return the exit code."""
-    target, region = cloud_target(options.cloud), options.cloud.region
-    values = read_variables(options.variables)
     clock = SystemClock()
     run_id = secrets.token_hex(4)
-    named = NamedSpecs.of(options.specs)
-    loaded = load_buildable(named, values, _build(run_id, named.files, clock), options.selection)
-    check_files_of_bundles(loaded, region, is_local=target.local is not None)
+    work = _planned_work(options, run_id, clock) if options.plan_file else _named_work(options, run_id, clock)
+    loaded, region = work.loaded, work.region
+    check_files_of_bundles(loaded, region, is_local=work.target.local is not None)
     if region:
         check_region(region, loaded)
     cancel = Cancel(clock)
     with ExitStack() as stack:
         signals = stack.enter_context(stopped_by_signals(cancel))
-        regions = stack.enter_context(open_cloud(target, region=region, clock=clock))
+        regions = stack.enter_context(open_cloud(work.target, region=region, clock=clock))
         signals.has_begun = True
         cancel.check()
-        existing = Examiner(regions, region_of(region, regions), clock.now()).unchanged(
-            bases_first(loaded), force=options.force
-        )
+        existing, sources = work.settle(regions)
         cancel.check()
-        run = Run(run_id, clock, cancel, target.with_account(regions), loaded, options.run_options, existing)
-        outcome, baked = run.execute(regions, region, _record(values, loaded, region, existing))
+        target = work.target.with_account(regions)
+        run = Run(run_id, clock, cancel, target, loaded, options.run_options, existing, sources)
+        outcome, baked = run.execute(regions, region, _record(work.values, loaded, region, existing))
         return print_end(run, outcome, baked)
+
+
+Settled = tuple[Mapping[str, Existing], Mapping[str, str]]
+"""Existing images and expected source images, by key of the spec."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The specs of a build, and how to find out which of them are baked."""
+
+    loaded: list[LoadedSpec]
+    values: Given
+    region: str | None
+    target: CloudTarget
+    settle: Callable[[Regions], Settled]
+
+
+def _named_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
+    """Return the work that the command line names."""
+    if not options.specs:
+        raise UsageError("name a spec, a folder with specs, or a plan (--plan FILE)")
+    values, region = read_variables(options.variables), options.cloud.region
+    named = NamedSpecs.of(options.specs)
+    loaded = load_buildable(named, values, _build(run_id, named.files, clock), options.selection)
+
+    def settle(regions: Regions) -> Settled:
+        examiner = Examiner(regions, region_of(region, regions), clock.now())
+        return examiner.unchanged(bases_first(loaded), force=options.selection.force), {}
+
+    return _Work(loaded, values, region, cloud_target(options.cloud), settle)
+
+
+def _planned_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
+    """Return the work of a plan file. Raises UsageError if options would change it."""
+    from imagepipe.cli.plan import Planner
+    from imagepipe.planning.document import read_plan
+
+    if options.specs or options.selection != Selection() or options.cloud != CloudOptions():
+        raise UsageError(
+            "--plan says which specs are built, and where: it cannot be combined with specs, --local, --region, --only,"
+            " --force and the like",
+            hint="make another plan with them: imagepipe plan … --out FILE",
+        )
+    file = Path(str(options.plan_file))
+    request, planned = read_plan(file, clock.now())
+    values = read_variables(options.variables)
+    values = replace(values, files={**request.variables, **values.files})
+    named = NamedSpecs([Path(each) for each in request.files])
+    loaded = load_buildable(named, values, _build(run_id, named.files, clock))
+    loaded = [spec for spec in loaded if str(spec.key) in request.specs]
+    for spec in loaded:
+        spec.is_named = str(spec.key) in request.named
+    target = CloudTarget.from_record(request.cloud)
+
+    def settle(regions: Regions) -> Settled:
+        target.check_account(regions)
+        now = Planner(regions, request.region).decisions(bases_first(loaded), force=request.force)
+        differences = _differences(planned, now)
+        if differences:
+            raise UsageError(
+                f"the plan {file} no longer holds: {'; '.join(differences)}",
+                hint="make a new one: imagepipe plan … --out FILE",
+            )
+        existing = {each.spec: each.existing for each in now if each.existing is not None}
+        return existing, {each.spec: each.source for each in now if each.source}
+
+    return _Work(loaded, values, request.region, target, settle)
+
+
+def _differences(planned: Sequence[Decision], now: Sequence[Decision]) -> list[str]:
+    """Return what a build would do differently from its plan."""
+    before = {decision.spec: decision for decision in planned}
+    if before.keys() != {each.spec for each in now}:
+        return ["its files have other specs now"]
+    return [text for each in now if (text := each.differs_from(before[each.spec]))]
 
 
 def _record(
     values: Given, loaded: Sequence[LoadedSpec], region: str | None, existing: Mapping[str, Existing]
 ) -> dict[str, Any]:
     """Return the values that `resume` needs to build the same graph. Sensitive variables are not recorded."""
-    variables: dict[str, Any] = {}
-    for spec in loaded:
-        for name, variable in spec.checked().variables.items():
-            if not variable.sensitive and (value := given_value(name, variable, values)) is not None:
-                variables[name] = value
-    for spec in loaded:
-        for name, variable in spec.checked().variables.items():
-            if variable.sensitive:
-                variables.pop(name, None)
     return {
         "files": list(dict.fromkeys(str(spec.file.resolve()) for spec in loaded)),
         "specs": [str(spec.key) for spec in loaded],
         "existing": {key: found.record() for key, found in existing.items()},
-        "variables": variables,
+        "variables": stored_variables(values, loaded),
         "region": region,
     }
-
-
-def load_buildable(
-    named: NamedSpecs, given: Given, build: Build, selection: Selection = Selection()
-) -> list[LoadedSpec]:
-    """Load specs that can be built. Raises SpecError with all problems, including parts that are not supported yet."""
-    siblings = sorted({sibling for file in named.files for sibling in file.parent.glob("*.y*ml")})
-    beside = [file for file in siblings if file.suffix in SUFFIXES and file.name != PROJECT_FILE]
-    loaded = load(named.files, given, build=build, dependents_in=beside if selection.with_dependents else ())
-    loaded = select_variants(loaded, named.selections)
-    for spec in loaded:
-        for problem in spec.problems:
-            if problem.severity == "warning":
-                click.echo(problem.text(), err=True)
-    refuse(loaded)
-    unknown_variables([frozenset(spec.checked().variables) for spec in loaded], given)
-    if problems := [problem for spec in loaded for problem in not_yet(spec)]:
-        raise SpecError(problems)
-    return narrow(loaded, selection.only, with_dependents=selection.with_dependents)
-
-
-def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:
-    """Raise SpecError if a file that a bundle needs is missing or wrong: a signing key, or EC2's certificate."""
-    problems = [
-        problem
-        for spec in loaded
-        for problem in check_bundle_files(spec, environment=os.environ, is_local=is_local, region=region)
-    ]
-    if problems:
-        raise SpecError(problems)
 
 
 def _build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:

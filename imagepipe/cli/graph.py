@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn, cast, get_args
+from typing import get_args
 
 import click
 
-from imagepipe.assembly import Plan, plan
-from imagepipe.bundle.manifest import Recipients
-from imagepipe.capture.scan.stages import Offline
-from imagepipe.cli.build import load_buildable
+from imagepipe.assembly import Plan, assemble_unrun
+from imagepipe.cli.loading import load_buildable
 from imagepipe.cli.options import NamedSpecs, VariableOptions, read_variables, region_option, variable_options
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.past_times import SpecTimes, last_bakes
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
-from imagepipe.communicator.ssh import Connections
-from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.report.drawing import Drawing, Format, Node
 from imagepipe.spec.load import SAMPLE_BUILD
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
 from imagepipe.wiring.family import bases_first
-from imagepipe.wiring.tools import Tools
 
 ANY_REGION = "us-east-1"
 """Region of a spec that sets none: a drawing is the same in every region, but for the names of copies."""
@@ -81,8 +74,7 @@ def graph(options: GraphOptions) -> None:
     if several and not options.stages:
         drawing = _of_specs(loaded, times)
     else:
-        scans_disks = any("hygiene" in each.stages for each in times.values())
-        made = _planned(loaded, options.region, _disks_unread() if scans_disks else None)
+        made = _planned(loaded, options.region, scans_disks=any("hygiene" in each.stages for each in times.values()))
         drawing = _of_stages(made, times, key="" if several else str(loaded[0].key))
     click.echo(drawing.draw(options.output), nl=False)
 
@@ -107,26 +99,11 @@ def _of_stages(made: Plan, times: Mapping[str, SpecTimes], *, key: str) -> Drawi
     return Drawing(nodes, needs)
 
 
-def _disks_unread() -> Offline:
-    """Return a stand-in for the reader of captured disks, which the last run had, as on the local cloud."""
-
-    def refuse(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("the stages of a drawing are not run")
-
-    return Offline(refuse, refuse)
-
-
-def _planned(loaded: Sequence[LoadedSpec], region: str | None, offline: Offline | None) -> Plan:
+def _planned(loaded: Sequence[LoadedSpec], region: str | None, *, scans_disks: bool) -> Plan:
     """Return the graph of stages, made without a cloud: nothing in it is run."""
-
-    def no_recipients(*_: object) -> Recipients:
-        return cast(Recipients, None)  # the stages that use it are drawn, and not run
 
     def home(spec: Spec) -> str:
         return region or spec.launch.region or os.environ.get("AWS_DEFAULT_REGION") or ANY_REGION
 
     session = Session(Access(region=ANY_REGION, access_key_id="none", secret_access_key="none"))  # noqa: S106 - no secret
-    folder = Path(tempfile.gettempdir())
-    regions = Regions(session, SystemClock())
-    tools = Tools(regions, Connections(), CopyLimits(), folder, "graph", no_recipients, offline=offline)
-    return plan(loaded, tools, region=home)
+    return assemble_unrun(loaded, Regions(session, SystemClock()), home, {}, scans_disks=scans_disks)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from imagepipe.cli.build import check_files_of_bundles, load_buildable
 from imagepipe.cli.cloud import CloudTarget, open_cloud
 from imagepipe.cli.end import print_end
 from imagepipe.cli.junit_file import reported_in
+from imagepipe.cli.loading import check_files_of_bundles, load_buildable
 from imagepipe.cli.options import (
     NamedSpecs,
     VariableOptions,

@@ -61,6 +61,7 @@ class Run:
         loaded: Sequence[LoadedSpec],
         options: RunOptions,
         existing: Mapping[str, Existing] | None = None,
+        sources: Mapping[str, str] | None = None,
     ) -> None:
         self.id = run_id
         self.clock = clock
@@ -69,6 +70,7 @@ class Run:
         self.loaded = loaded
         self.options = options
         self.existing = existing or {}
+        self.sources = sources or {}
         self.folder = state_folder() / run_id
         self.masker = Masker(secret for spec in loaded for secret in spec.secrets)
         self.junit: JUnitReport | None = None
@@ -136,7 +138,7 @@ class Run:
             offline=self._offline(),
             scans=self.folder.parents[1] / "scans",
         )
-        return plan(self.loaded, tools, region=region_of(region, regions), existing=self.existing)
+        return plan(self.loaded, tools, region=region_of(region, regions), existing=self.existing, sources=self.sources)
 
     def _offline(self) -> Offline | None:
         """Return the reader of the disks that the local cloud captures.

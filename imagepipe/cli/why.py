@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import click
 
-from imagepipe.cli.build import load_buildable
 from imagepipe.cli.cloud import cloud_target, open_cloud, region_of
+from imagepipe.cli.loading import load_buildable
 from imagepipe.cli.options import (
     CloudOptions,
     NamedSpecs,

@@ -99,9 +99,17 @@ class FindSource(CheckedSource):
 
     wanted: str | BySsm | Newest
     """The image's id, or how to find it."""
+    expected: str | None = field(default=None, compare=False)
+    """Id of the image that a plan names; another one is an error."""
 
     def run(self, ctx: Context) -> SourceImage:
-        return self.check(self.find(ctx.say))
+        found = self.find(ctx.say)
+        if self.expected not in (None, found.id):
+            raise CloudError(
+                f"looking for the source image: the plan names {self.expected}, but now it is {found.id}",
+                hint="make a new plan: imagepipe plan … --out FILE",
+            )
+        return self.check(found)
 
     def find(self, say: Callable[[str], None]) -> SourceImage:
         """Return the image. Raises CloudError if it does not exist or cannot be used as a source."""

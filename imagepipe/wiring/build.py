@@ -84,6 +84,8 @@ class ImageBuild:
     """The image of the spec that this one is built on, in the launch region."""
     base_kept: Ref[tuple[Image, ...]] | None = None
     """All images of that spec, once they are kept."""
+    expected_source: str | None = None
+    """Id of the source image that a plan expects."""
 
     @classmethod
     def of(
@@ -133,8 +135,8 @@ class ImageBuild:
         if self.base is not None:
             name = str(self.spec.source.image)
             return FindBase(self.ec2, self.base, name, needs_ebs=is_ebs, devices=devices, boot_mode=boot_mode)
-        wanted = source_wanted(self.spec)
-        return FindSource(self.ec2, wanted, needs_ebs=is_ebs, devices=devices, boot_mode=boot_mode)
+        wanted, expected = source_wanted(self.spec), self.expected_source
+        return FindSource(self.ec2, wanted, expected, needs_ebs=is_ebs, devices=devices, boot_mode=boot_mode)
 
     def record_inputs(self, source: Ref[SourceImage]) -> RecordInputs:
         return RecordInputs(source, str(self.loaded.key), collect_inputs(self.loaded))

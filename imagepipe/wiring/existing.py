@@ -16,6 +16,10 @@ class Existing:
     unshared: tuple[str, ...] = ()
     """Regions whose image lacks a launch permission of the spec."""
 
+    def describe(self) -> str:
+        """Return the images as text."""
+        return ", ".join(f"{id} in {region}" for region, id in self.images.items())
+
     def record(self) -> dict[str, Any]:
         """Return the value for the journal."""
         return {"images": dict(self.images), "unshared": list(self.unshared)}

@@ -1,0 +1,92 @@
+"""Load the specs that a command names, choose among them, and refuse those that cannot be built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from imagepipe.cli.options import NamedSpecs, unknown_variables
+from imagepipe.cli.output_format import F
+from imagepipe.errors import SpecError
+from imagepipe.spec.find import PROJECT_FILE, SUFFIXES
+from imagepipe.spec.load import Build, load, refuse
+from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.spec.not_yet import not_yet
+from imagepipe.spec.variables import Given, given_value
+from imagepipe.wiring.certificates import check_bundle_files
+from imagepipe.wiring.family import narrow, select_variants
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Values of `selection_options`."""
+
+    only: tuple[str, ...] = ()
+    with_dependents: bool = False
+    force: bool = False
+
+
+def selection_options(command: F) -> F:
+    """Add `--only`, `--with-dependents` and `--force`."""
+    for option in (
+        click.option(
+            "--force", is_flag=True, help="Bake the specs given even if they say `reuse` and nothing has changed."
+        ),
+        click.option("--with-dependents", is_flag=True, help="Also build every spec that is built on one of these."),
+        click.option(
+            "--only",
+            multiple=True,
+            metavar="SPEC",
+            help="Of the specs given, build only this one; repeatable. Its bases are reused if nothing has changed.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def stored_variables(values: Given, loaded: Sequence[LoadedSpec]) -> dict[str, Any]:
+    """Return the variables that another process needs to load the same specs. Sensitive ones are left out."""
+    variables: dict[str, Any] = {}
+    for spec in loaded:
+        for name, variable in spec.checked().variables.items():
+            if not variable.sensitive and (value := given_value(name, variable, values)) is not None:
+                variables[name] = value
+    for spec in loaded:
+        for name, variable in spec.checked().variables.items():
+            if variable.sensitive:
+                variables.pop(name, None)
+    return variables
+
+
+def load_buildable(
+    named: NamedSpecs, given: Given, build: Build, selection: Selection = Selection()
+) -> list[LoadedSpec]:
+    """Load specs that can be built. Raises SpecError with all problems, including parts that are not supported yet."""
+    siblings = sorted({sibling for file in named.files for sibling in file.parent.glob("*.y*ml")})
+    beside = [file for file in siblings if file.suffix in SUFFIXES and file.name != PROJECT_FILE]
+    loaded = load(named.files, given, build=build, dependents_in=beside if selection.with_dependents else ())
+    loaded = select_variants(loaded, named.selections)
+    for spec in loaded:
+        for problem in spec.problems:
+            if problem.severity == "warning":
+                click.echo(problem.text(), err=True)
+    refuse(loaded)
+    unknown_variables([frozenset(spec.checked().variables) for spec in loaded], given)
+    if problems := [problem for spec in loaded for problem in not_yet(spec)]:
+        raise SpecError(problems)
+    return narrow(loaded, selection.only, with_dependents=selection.with_dependents)
+
+
+def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:
+    """Raise SpecError if a file that a bundle needs is missing or wrong: a signing key, or EC2's certificate."""
+    problems = [
+        problem
+        for spec in loaded
+        for problem in check_bundle_files(spec, environment=os.environ, is_local=is_local, region=region)
+    ]
+    if problems:
+        raise SpecError(problems)
