@@ -19,7 +19,7 @@ from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
 from imagepipe.wiring.build import Baked, ImageBuild, Section
-from imagepipe.wiring.existing import Existing
+from imagepipe.wiring.existing import Existing, Settled
 from imagepipe.wiring.family import bases_first, check_bases
 from imagepipe.wiring.names import check_distinct_names
 from imagepipe.wiring.publication import publish_existing
@@ -42,12 +42,10 @@ def plan(
     tools: Tools,
     *,
     region: Callable[[Spec], str],
-    existing: Mapping[str, Existing] | None = None,
-    sources: Mapping[str, str] | None = None,
+    settled: Settled = Settled(),  # noqa: B008 - frozen
 ) -> Plan:
-    """Build one graph for all specs. `existing` has the images of the specs that need no bake, by key.
+    """Build one graph for all specs.
 
-    `sources` has the source images that a plan expects, by key; another one fails the spec.
     Raises UsageError and SpecError for specs that cannot be built together.
     """
     check_distinct_names(specs, region)
@@ -57,7 +55,7 @@ def plan(
     for loaded in bases_first(specs):
         key = str(loaded.key)
         prefix = f"{key}/" if len(specs) > 1 else ""
-        found = (existing or {}).get(key)
+        found = settled.existing.get(key)
         versions = ((loaded, graph, baked), (loaded.reference, reference, as_reference))
         for version, into, done in versions:
             base = str(loaded.base_spec.key) if loaded.base_spec else None
@@ -65,7 +63,7 @@ def plan(
                 continue
             section, home = Section(into, prefix), region(version.checked())
             build = ImageBuild.of(version, tools, section, region=home, base=done[base] if base else None)
-            build = replace(build, expected_source=(sources or {}).get(key))
+            build = replace(build, expected_source=settled.sources.get(key))
             done[key] = bake(build) if found is None else publish_existing(build, found)
     return Plan(graph, list(baked.values()), dict.fromkeys(graph.stages, UNKNOWN) | fingerprints(reference))
 
@@ -92,4 +90,4 @@ def assemble_unrun(
     offline = Offline(refuse, refuse) if scans_disks else None
     folder = Path(tempfile.gettempdir())
     tools = Tools(regions, Connections(), CopyLimits(), folder, "unrun", no_recipients, offline=offline)
-    return plan(specs, tools, region=region, existing=existing)
+    return plan(specs, tools, region=region, settled=Settled(existing))

@@ -43,7 +43,7 @@ from imagepipe.reuse import Examiner
 from imagepipe.spec.load import Build
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
-from imagepipe.wiring.existing import Existing
+from imagepipe.wiring.existing import Existing, Settled
 from imagepipe.wiring.family import bases_first
 
 if TYPE_CHECKING:
@@ -122,16 +122,12 @@ def _build_images(options: BuildOptions) -> int:
         regions = stack.enter_context(open_cloud(work.target, region=region, clock=clock))
         signals.has_begun = True
         cancel.check()
-        existing, sources = work.settle(regions)
+        settled = work.settle(regions)
         cancel.check()
         target = work.target.with_account(regions)
-        run = Run(run_id, clock, cancel, target, loaded, options.run_options, existing, sources)
-        outcome, baked = run.execute(regions, region, _record(work.values, loaded, region, existing))
+        run = Run(run_id, clock, cancel, target, loaded, options.run_options, settled)
+        outcome, baked = run.execute(regions, region, _record(work.values, loaded, region, settled.existing))
         return print_end(run, outcome, baked)
-
-
-Settled = tuple[Mapping[str, Existing], Mapping[str, str]]
-"""Existing images and expected source images, by key of the spec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +151,7 @@ def _named_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
 
     def settle(regions: Regions) -> Settled:
         examiner = Examiner(regions, region_of(region, regions), clock.now())
-        return examiner.unchanged(bases_first(loaded), force=options.selection.force), {}
+        return Settled(examiner.unchanged(bases_first(loaded), force=options.selection.force))
 
     return _Work(loaded, values, region, cloud_target(options.cloud), settle)
 
@@ -192,7 +188,7 @@ def _planned_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
                 hint="make a new one: imagepipe plan … --out FILE",
             )
         existing = {each.spec: each.existing for each in now if each.existing is not None}
-        return existing, {each.spec: each.source for each in now if each.source}
+        return Settled(existing, {each.spec: each.source for each in now if each.source})
 
     return _Work(loaded, values, request.region, target, settle)
 

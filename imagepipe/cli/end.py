@@ -95,7 +95,7 @@ def _why_old(run: Run, build: Baked, image: Image) -> str:
 
 def _is_unchanged(run: Run, build: Baked, image: Image) -> bool:
     """Return whether an image is one of an earlier run; a spec that is not baked may still get new copies."""
-    return image.id in run.existing[build.spec].images.values() if build.is_unchanged else False
+    return image.id in run.settled.existing[build.spec].images.values() if build.is_unchanged else False
 
 
 def _image(run: Run, build: Baked, image: Image) -> dict[str, object]:

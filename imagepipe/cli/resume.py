@@ -27,7 +27,7 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.errors import UsageError
 from imagepipe.spec.load import Build
-from imagepipe.wiring.existing import Existing
+from imagepipe.wiring.existing import Existing, Settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
         target.check_account(regions)
         signals.has_begun = True
         cancel.check()
-        resumed = Run(past.run.id, clock, cancel, target, loaded, options.run_options, existing)
+        resumed = Run(past.run.id, clock, cancel, target, loaded, options.run_options, Settled(existing))
         result = resumed.resume(regions, region, dry_run=options.dry_run)
         return 0 if result is None else print_end(resumed, *result)
 

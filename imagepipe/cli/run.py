@@ -44,7 +44,7 @@ from imagepipe.resume import Recovered, recover
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.wiring.build import Baked
 from imagepipe.wiring.certificates import BundleSigning
-from imagepipe.wiring.existing import Existing
+from imagepipe.wiring.existing import Settled
 from imagepipe.wiring.family import groups_of
 from imagepipe.wiring.tools import Tools
 
@@ -60,8 +60,7 @@ class Run:
         target: CloudTarget,
         loaded: Sequence[LoadedSpec],
         options: RunOptions,
-        existing: Mapping[str, Existing] | None = None,
-        sources: Mapping[str, str] | None = None,
+        settled: Settled = Settled(),  # noqa: B008 - frozen
     ) -> None:
         self.id = run_id
         self.clock = clock
@@ -69,8 +68,7 @@ class Run:
         self.target = target
         self.loaded = loaded
         self.options = options
-        self.existing = existing or {}
-        self.sources = sources or {}
+        self.settled = settled
         self.folder = state_folder() / run_id
         self.masker = Masker(secret for spec in loaded for secret in spec.secrets)
         self.junit: JUnitReport | None = None
@@ -138,7 +136,7 @@ class Run:
             offline=self._offline(),
             scans=self.folder.parents[1] / "scans",
         )
-        return plan(self.loaded, tools, region=region_of(region, regions), existing=self.existing, sources=self.sources)
+        return plan(self.loaded, tools, region=region_of(region, regions), settled=self.settled)
 
     def _offline(self) -> Offline | None:
         """Return the reader of the disks that the local cloud captures.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -28,3 +28,13 @@ class Existing:
     def from_record(cls, record: Mapping[str, Any]) -> Existing:
         """Return the value that `record` made."""
         return cls(dict(record["images"]), tuple(record["unshared"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The facts that are settled before a graph is assembled, by key of the spec."""
+
+    existing: Mapping[str, Existing] = field(default_factory=dict)
+    """Images of the specs that need no bake."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Source images that a plan expects; another one fails the spec."""
