@@ -55,6 +55,8 @@ def test_an_image_comes_back_as_it_was_after_a_restart_and_its_bytes_boot(cloud:
     ec2.create_tags(Resources=[baked], Tags=[{"Key": "team", "Value": "images"}])
     share(ec2, baked)
     before = image(ec2, baked)
+    path = cloud.gateway.backend.disks.snapshot_path(only_snapshot(ec2, baked))
+    content = path.read_bytes()
     snapshot = retire(ec2, baked)
     cloud.restart()
     ec2 = cloud.client()
@@ -74,6 +76,7 @@ def test_an_image_comes_back_as_it_was_after_a_restart_and_its_bytes_boot(cloud:
     assert image(ec2, baked) == before
     assert image(cloud.client(other=True), baked)["Name"] == "web-1"
     assert images_in_bin(ec2) == snapshots_in_bin(ec2) == []
+    assert path.read_bytes() == content
     running(ec2, ImageId=baked)
 
 
