@@ -324,6 +324,7 @@ REQUESTS: Mapping[str, Requests] = {
     "DeleteTags": _create_tags,
     "DeleteVolume": named_by("VolumeId"),
     "DescribeImageReferences": _image_references,
+    "DescribeLaunchTemplateVersions": launches.template_versions,
     "DetachVolume": named_by("InstanceId", "VolumeId"),
     "ImportSnapshot": _import_snapshot,
     "ModifyInstanceAttribute": _modify_instance,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from imagepipe.iam.evaluate import AuthorizationRequest
+from imagepipe.iam.facts import ANY
 from imagepipe.local.aws.authorization.other_services import (
     common_context,
     key_requests,
@@ -89,6 +91,17 @@ def template_requests(backend: Backend, call: Call, given: Mapping[str, Any]) ->
 def named_template(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
     """Ask for an action on a launch template."""
     yield from template_requests(backend, call, call.params)
+
+
+def template_versions(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
+    """Ask to describe versions, and to read the parameters whose values a request wants to see (`ResolveAlias`)."""
+    yield AuthorizationRequest(f"ec2:{call.action}", ANY, common_context(call.account, call.region))
+    if call.params.get("ResolveAlias"):
+        plain = replace(call, params={**call.params, "ResolveAlias": False})
+        versions = launch_templates.describe_launch_template_versions(backend, plain)["LaunchTemplateVersions"]
+        images = [str(version["LaunchTemplateData"].get("ImageId", "")) for version in versions]
+        for image in dict.fromkeys(image for image in images if image.startswith(lookup.RESOLVE)):
+            yield _parameter_request(call, image.removeprefix(lookup.RESOLVE))
 
 
 def prepared_launch(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:

@@ -12,7 +12,7 @@ from imagepipe.local.aws.ec2.tags import KINDS
 from imagepipe.local.aws.protocol import tags as tagging
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import Call
-from imagepipe.local.aws.state.records import Image, KeyPair, PlacementGroup, Volume
+from imagepipe.local.aws.state.records import Image, KeyPair, PlacementGroup, RecycledImage, Volume
 
 Values = Mapping[str, str | tuple[str, ...]]
 Requests = Callable[[Backend, Call], Iterator[AuthorizationRequest]]
@@ -62,6 +62,8 @@ def use_request(backend: Backend, call: Call, id: str, more: Values | None = Non
         values["ec2:Owner"] = record.account
     if isinstance(record, Volume):
         values["ec2:Encrypted"] = str(record.encrypted).lower()
+    if isinstance(record, RecycledImage):
+        values["ec2:ImageID"] = id
     if isinstance(record, Image):
         values |= {"ec2:ImageID": id, "ec2:Public": str("all" in record.users).lower()}
     name = record.name if isinstance(record, KeyPair | PlacementGroup) else id

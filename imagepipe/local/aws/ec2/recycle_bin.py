@@ -1,8 +1,9 @@
-"""List and restore the images and snapshots in Recycle Bin."""
+"""List and restore the images and snapshots in Recycle Bin, whose tags can be changed there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from imagepipe.local.aws.backend import Backend
@@ -47,7 +48,7 @@ def restore_image_from_recycle_bin(backend: Backend, call: Call) -> Mapping[str,
             f"The snapshot '{missing[0]}' of {row.id} does not exist; restore it from Recycle Bin first.",
         )
     database.remove(row)
-    database.put(row.image)
+    database.put(replace(row.image, tags=row.tags))
     for table in (database.deregistered_images, database.ancestors):
         if (trace := table.get(row.id)) is not None:
             database.remove(trace)
@@ -58,7 +59,7 @@ def restore_snapshot_from_recycle_bin(backend: Backend, call: Call) -> Mapping[s
     """Restore a snapshot with its tags and permissions."""
     [row] = _named(backend, call, backend.database.recycled_snapshots, [call.text("SnapshotId")], "snap")
     backend.database.remove(row)
-    backend.database.put(row.snapshot)
+    backend.database.put(replace(row.snapshot, tags=row.tags))
     described = snapshots.to_api(row.snapshot)
     names = ("SnapshotId", "Description", "Encrypted", "OwnerId", "Progress", "StartTime", "State", "VolumeId")
     return {name: described[name] for name in (*names, "VolumeSize")}

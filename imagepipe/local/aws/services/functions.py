@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 
+from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.protocol.query import Answer
 
@@ -14,7 +15,7 @@ FUNCTIONS = "/2015-03-31/functions"
 """Path of lambda's ListFunctions, with or without a slash at its end."""
 
 
-def answer(context: RequestContext) -> Answer | None:
+def answer(backend: Backend, context: RequestContext, action: str) -> Answer | None:
     """Answer a request for the list of functions; None for any other request."""
     request = context.request
     if request.method == "GET" and request.path.rstrip("/") == FUNCTIONS:

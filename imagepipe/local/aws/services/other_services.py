@@ -10,6 +10,7 @@ from imagepipe.local.aws.authorization.other_services import service_requests
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.context import Operation, RequestContext
 from imagepipe.local.aws.moto.adapter import SERVICES as MOTO_SERVICES
+from imagepipe.local.aws.moto.adapter import SIGNING_NAMES
 from imagepipe.local.aws.protocol import query, rest_json
 from imagepipe.local.aws.protocol.errors import unsupported
 from imagepipe.local.aws.protocol.query import Answer
@@ -18,6 +19,7 @@ from imagepipe.local.aws.services import autoscaling, functions, imagebuilder, r
 OWN: Mapping[str, Callable[[Backend, RequestContext, str], Answer | None]] = {
     "autoscaling": autoscaling.answer,
     "imagebuilder": imagebuilder.answer,
+    "lambda": functions.answer,
     "rbin": rbin.answer,
     "ssm": ssm.answer,
     "sts": sts.answer,
@@ -34,16 +36,18 @@ def parse(backend: Backend, context: RequestContext) -> Operation:
 
 
 def _run(backend: Backend, context: RequestContext, action: str) -> Answer:
-    match context.identity.service:
-        case "lambda":
-            own = functions.answer(context)
-        case service if service in OWN:
-            own = OWN[service](backend, context, action)
-            if own is None and service not in MOTO_SERVICES:
-                raise unsupported(f"The local cloud does not have the action {action or '(unknown)'} of {service}")
-        case _:
-            own = None
-    return own or backend.moto.answer(context, action)
+    service = context.identity.service
+    run = OWN.get(service)
+    own = run(backend, context, action) if run else None
+    if own is not None:
+        return own
+    if SIGNING_NAMES.get(service, service) in MOTO_SERVICES:
+        return backend.moto.answer(context, action)
+    if run is not None:
+        asked = f"action {action}" if action else f"request {context.request.method} {context.request.path}"
+        raise unsupported(f"The local cloud does not have the {asked} of {service}")
+    here = sorted({*MOTO_SERVICES, *OWN})
+    raise unsupported(f"The local cloud has no service '{service}'; it has {', '.join(here)}")
 
 
 def _action(service: str, request: Request) -> str:

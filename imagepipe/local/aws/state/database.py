@@ -193,6 +193,8 @@ class Database:
             self.templates,
             self.placement_groups,
             self.usage_reports,
+            self.recycled_images,
+            self.recycled_snapshots,
         )
 
     def find(self, identifier: str, region: str) -> Record | None:

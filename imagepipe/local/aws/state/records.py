@@ -278,7 +278,7 @@ class UsageReport(Record):
 
     image_id: str
     resource_types: Mapping[str, int]
-    """The number of launch template versions to check, by EC2's name of the resource type; 0 for other types."""
+    """The number of versions to check, by EC2's name of the resource type. Only launch templates have versions."""
     given_depths: tuple[str, ...] = ()
     """Resource types whose number of versions the request gave."""
     accounts: tuple[str, ...] = ()

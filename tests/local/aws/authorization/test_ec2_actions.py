@@ -62,6 +62,16 @@ def test_the_parameter_of_a_launch_template_is_read_with_the_callers_permissions
         caller(cloud, may("ec2:*"), may("ssm:GetParameters")).run_instances(**named)
 
 
+def test_the_image_of_a_parameter_in_a_template_is_shown_to_those_who_may_read_it(cloud: Cloud, ec2: Any) -> None:
+    cloud.client("ssm").put_parameter(Name="/images/web", Value=base_image(ec2), Type="String")
+    ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": "resolve:ssm:/images/web"})
+    asked = {"LaunchTemplateName": "web", "ResolveAlias": True}
+    with refused("UnauthorizedOperation", match="ssm:GetParameters on resource: .*:parameter/images/web"):
+        caller(cloud, may("ec2:*")).describe_launch_template_versions(**asked)
+    caller(cloud, may("ec2:*")).describe_launch_template_versions(LaunchTemplateName="web")
+    caller(cloud, may("ec2:*"), may("ssm:GetParameters")).describe_launch_template_versions(**asked)
+
+
 def test_a_launch_template_is_a_resource_of_the_launch(cloud: Cloud, ec2: Any) -> None:
     data = {"ImageId": base_image(ec2), "InstanceType": "t3.small"}
     tags = [{"ResourceType": "launch-template", "Tags": [{"Key": "team", "Value": "web"}]}]

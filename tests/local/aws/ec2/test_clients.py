@@ -213,11 +213,10 @@ def test_a_launch_can_name_the_parameter_that_holds_its_image(cloud: Cloud, ec2:
         launch(ec2, ImageId="resolve:ssm:/images/web:1")
 
 
-@pytest.mark.parametrize("service", ["lambda", "dynamodb", "ecs", "logs", "eks"])
+@pytest.mark.parametrize("service", ["dynamodb", "ecs", "logs", "eks"])
 def test_an_unknown_service_of_json_is_refused_in_json(service: str, cloud: Cloud) -> None:
     client = cloud.client(service)
     calls = {
-        "lambda": lambda: client.get_function(FunctionName="web"),
         "dynamodb": lambda: client.list_tables(),
         "ecs": lambda: client.list_clusters(),
         "logs": lambda: client.describe_log_groups(),
@@ -264,11 +263,12 @@ def test_the_list_of_functions_is_empty_as_the_local_cloud_has_none(cloud: Cloud
     [
         ("autoscaling", lambda client: client.describe_policies()),
         ("imagebuilder", lambda client: client.list_images()),
+        ("lambda", lambda client: client.get_function(FunctionName="web")),
         ("rbin", lambda client: client.list_tags_for_resource(ResourceArn="arn:aws:rbin:us-east-1:0:rule/abcdefghijk")),
     ],
 )
 def test_an_action_that_a_service_lacks_here_is_refused_by_name(service: str, ask: Any, cloud: Cloud) -> None:
-    with refused("UnsupportedOperation", match=f"does not have the action [A-Z][A-Za-z]+ of {service}"):
+    with refused("UnsupportedOperation", match=f"does not have the (action [A-Z]|request GET /).* of {service}"):
         ask(cloud.client(service))
 
 

@@ -55,6 +55,8 @@ def test_an_image_comes_back_as_it_was_after_a_restart_and_its_bytes_boot(cloud:
     ec2.create_tags(Resources=[baked], Tags=[{"Key": "team", "Value": "images"}])
     share(ec2, baked)
     before = image(ec2, baked)
+    path = cloud.gateway.backend.disks.snapshot_path(only_snapshot(ec2, baked))
+    content = path.read_bytes()
     snapshot = retire(ec2, baked)
     cloud.restart()
     ec2 = cloud.client()
@@ -74,6 +76,7 @@ def test_an_image_comes_back_as_it_was_after_a_restart_and_its_bytes_boot(cloud:
     assert image(ec2, baked) == before
     assert image(cloud.client(other=True), baked)["Name"] == "web-1"
     assert images_in_bin(ec2) == snapshots_in_bin(ec2) == []
+    assert path.read_bytes() == content
     running(ec2, ImageId=baked)
 
 
@@ -187,3 +190,23 @@ def test_restoring_needs_a_permission_of_its_own(cloud: Cloud, ec2: Any) -> None
         caller(cloud, may("ec2:List*")).restore_image_from_recycle_bin(ImageId=baked)
     allowed = may("ec2:RestoreImageFromRecycleBin", f"arn:aws:ec2:us-east-1::image/{baked}")
     caller(cloud, allowed).restore_image_from_recycle_bin(ImageId=baked)
+
+
+def test_tags_are_changed_in_the_bin_and_decide_who_may_restore(cloud: Cloud, ec2: Any) -> None:
+    retain(cloud, "EC2_IMAGE")
+    baked = bake(ec2, "web-1")
+    ec2.create_tags(Resources=[baked], Tags=[{"Key": "team", "Value": "images"}])
+    ec2.deregister_image(ImageId=baked)
+    mine = caller(cloud, may("ec2:RestoreImageFromRecycleBin", StringEquals={"aws:ResourceTag/owner": "me"}))
+    with refused("UnauthorizedOperation"):
+        mine.restore_image_from_recycle_bin(ImageId=baked)
+    ec2.create_tags(Resources=[baked], Tags=[{"Key": "owner", "Value": "me"}])
+    mine.restore_image_from_recycle_bin(ImageId=baked)
+    assert {tag["Key"]: tag["Value"] for tag in image(ec2, baked)["Tags"]} == {"team": "images", "owner": "me"}
+
+
+def test_without_a_rule_a_deregistered_image_has_no_tags_to_change(ec2: Any) -> None:
+    baked = bake(ec2, "web-1")
+    ec2.deregister_image(ImageId=baked)
+    with refused("InvalidAMIID.NotFound"):
+        ec2.create_tags(Resources=[baked], Tags=[{"Key": "owner", "Value": "me"}])
