@@ -50,9 +50,6 @@ def _command(bench: Bench, command: Any, *, within: float = 0.0, **facts: Any) -
     return CheckCommand(*bench.base(within_seconds=within), command=command, **values)
 
 
-# Paths
-
-
 def test_a_path_of_any_name_is_checked_with_all_its_properties(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / ODD
     content = b"first\nlisten 80;\n\xff\x00 the rest\n"
@@ -144,9 +141,6 @@ def test_a_file_that_may_not_be_read_is_reported(bench: Bench, nobody: Sshd) -> 
     assert "/etc/shadow: this user may not read it" in str(failed)
 
 
-# Ports
-
-
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.socket() as found:
@@ -188,9 +182,6 @@ def test_a_udp_port_is_open_if_a_socket_is_bound_to_it(bench: Bench) -> None:
         bench.run(_port(bench, port, protocol="udp"))
         assert "and it is open" in str(bench.failure(_port(bench, port, protocol="udp", state="closed")))
     assert "no socket is bound to it" in str(bench.failure(_port(bench, port, protocol="udp")))
-
-
-# Packages
 
 
 def test_packages_of_dpkg_are_found_with_their_versions(bench: Bench) -> None:
@@ -238,8 +229,6 @@ def test_a_machine_without_a_package_manager_is_reported(
             failed = bench.failure(_package(bench, "nginx", is_installed=is_installed), server)
             assert "no package manager that is known" in str(failed)
 
-
-# Services
 
 SYSTEMCTL = """#!/bin/sh
 for unit; do :; done
@@ -307,9 +296,6 @@ def test_a_machine_without_a_service_manager_is_reported(
 ) -> None:
     with sshd(tmp_path / "machine", only()) as server:
         assert "no service manager that is known" in str(bench.failure(_service(bench, "web"), server))
-
-
-# Commands
 
 
 def test_a_command_is_a_script_or_a_program_with_its_arguments(bench: Bench) -> None:
