@@ -115,7 +115,7 @@ def test_where_no_disk_can_be_read_the_machine_and_the_test_instance_are_looked_
     graph = _graph(loaded, tmp_path)
     assert "hygiene" not in graph.stages
     assert [s for s in graph.stages.values() if isinstance(s, Scrub | BundleRoot) and s.offline is None]
-    tests = [n for n, s in graph.stages.items() if isinstance(s, Step) and n.startswith("test-")]
+    tests = [n for n, s in graph.stages.items() if isinstance(s, Step | Check) and n.startswith("test-")]
     assert bool(tests) == bool(loaded[0].tests)
     assert all("test-hygiene" in graph.before(one) for one in tests)
 

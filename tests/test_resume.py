@@ -15,7 +15,7 @@ from imagepipe.engine.encoding import encode
 from imagepipe.engine.fingerprint import fingerprints
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Finished, JournalState
-from imagepipe.engine.stage import Context, Ref, Stage
+from imagepipe.engine.stage import After, Context, Ref, Stage
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key
 from imagepipe.resume import Recovered, recover
@@ -91,6 +91,21 @@ class Spread(Stage[Image]):
 
     def run(self, ctx: Context) -> Image:
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Try(Stage[Reachable]):
+    """A test."""
+
+    machine: Ref[Reachable]
+    follows: tuple[After, ...]
+    repeatable: bool
+
+    def run(self, ctx: Context) -> Reachable:
+        raise NotImplementedError
+
+    def is_repeatable(self) -> bool:
+        return self.repeatable
 
 
 @dataclass
@@ -210,3 +225,26 @@ def test_a_spec_that_has_changed_is_refused_and_the_stage_named_that_changed_fir
     past = JournalState(dead.account.journal.run, (), None, is_alive=False, outputs=outputs)
     with pytest.raises(UsageError, match=r"has changed since: source$"):
         recover(changed, fingerprints(changed), past, dead.account.regions)
+
+
+def _tested(dead: Dead, *, repeatable: bool) -> None:
+    """Add two tests, of which the first failed and the second passed."""
+    first = dead.graph.add("test-1", Try(Ref("connect"), (), repeatable))
+    dead.graph.add("test-2", Try(Ref("connect"), (After(first.stage),), True))
+    dead.came_to("source", "key", "launch", "connect")
+    dead.outputs["test-2"] = Reachable(dead.instance, _endpoint(dead.key))
+
+
+def test_a_failed_test_that_can_be_repeated_runs_again_on_the_same_machine(dead: Dead) -> None:
+    _tested(dead, repeatable=True)
+    found = dead.recover()
+    assert found.dropped == {}
+    assert "test-2" in found.finished
+    assert "test-1" not in found.finished
+
+
+def test_after_a_failed_test_that_cannot_be_repeated_all_tests_run_on_a_new_machine(dead: Dead) -> None:
+    _tested(dead, repeatable=False)
+    dead.begun = {"test-1"}
+    found = dead.recover()
+    assert {"launch", "connect", "test-2"} <= found.dropped.keys()

@@ -13,9 +13,16 @@ KNOWN_HOSTS = "known_hosts"
 
 
 def write_known_hosts(folder: Path, endpoints: Iterable[Endpoint]) -> Path:
-    """Write the host keys of machines and their bastions into a run's folder; return the file. Raises OSError."""
+    """Write the host keys of machines and their bastions into a run's folder; return the file. Raises OSError.
+
+    Keys of other hosts stay: ssh itself has added them, for machines whose key is accepted at the first login.
+    """
     file = folder / KNOWN_HOSTS
-    file.write_text("".join(dict.fromkeys(_lines(endpoint) for endpoint in endpoints)), encoding="ascii")
+    lines = dict.fromkeys(line for endpoint in endpoints for line in _lines(endpoint))
+    hosts = {line.split()[0] for line in lines}
+    earlier = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    kept = [line for line in earlier if line.split() and line.split()[0] not in hosts]
+    file.write_text("".join(f"{line}\n" for line in (*kept, *lines)), encoding="utf-8")
     return file
 
 
@@ -29,10 +36,10 @@ def ssh_command(endpoint: Endpoint, known_hosts: Path) -> list[str]:
     return [*words, f"{endpoint.user}@{endpoint.host}"]
 
 
-def _lines(endpoint: Endpoint) -> str:
+def _lines(endpoint: Endpoint) -> list[str]:
     """Return the lines of known_hosts for a machine and its bastion."""
-    before = _lines(endpoint.via) if endpoint.via else ""
+    before = _lines(endpoint.via) if endpoint.via else []
     if endpoint.host_key is None:
         return before
     host = endpoint.host if endpoint.port == 22 else f"[{endpoint.host}]:{endpoint.port}"
-    return f"{before}{host} {endpoint.host_key}\n"
+    return [*before, f"{host} {endpoint.host_key}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -82,16 +82,18 @@ def run_row(past: JournalState, clock: Clock) -> dict[str, object]:
         "state": state(past),
         "specs": list(past.run.specs),
         "image_names": image_names(past),
-        "images": [_image(image) for image in _kept(past)],
+        "images": [_image(image) for outputs in _by_spec(past) for image in _images(outputs)],
         "held": [_held(claim) for claim in past.open_claims()],
     }
 
 
 def image_names(past: JournalState) -> list[str]:
     """Return the names of a run's images; those that they will get, if they do not exist yet."""
-    replaced = {str(image.get("name")): None for image in _outputs(past, "replaced", list)}
-    wanted = {str(text.get("name")): None for text in _outputs(past, "name", dict)}
-    return list(replaced or wanted)
+    names: dict[str, None] = {}
+    for outputs in _by_spec(past):
+        found = _images(outputs) or _parts(outputs.get("name"))
+        names |= {str(each["name"]): None for each in found if "name" in each}
+    return list(names)
 
 
 def _matches(past: JournalState | ImagepipeError, options: RunsOptions) -> bool:
@@ -142,18 +144,28 @@ def _duration(seconds: float) -> str:
     return f"{whole // 60}m {whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h {whole % 3600 // 60:02}m"
 
 
-def _kept(past: JournalState) -> Iterator[dict[str, Any]]:
-    """Yield the images that a run kept: those that replaced older ones, if there are any."""
-    replaced = list(_outputs(past, "replaced", list))
-    yield from replaced or _outputs(past, "keep", list)
+IMAGE_STAGES = ("replaced", "published", "keep")
+"""Stages whose output is a spec's images, the one with the final names first."""
 
 
-def _outputs(past: JournalState, stage: str, kind: type[list[Any]] | type[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the parts of the outputs of every spec's stage of this name, as the journal has them."""
+def _by_spec(past: JournalState) -> Iterable[Mapping[str, Any]]:
+    """Return the outputs of each spec's stages, as the journal has them, by the stage's name without the spec."""
+    found: dict[str, dict[str, Any]] = {}
     for name, done in past.outputs.items():
-        if name.rpartition("/")[2] == stage and isinstance(done.value, kind):
-            parts: Iterable[Any] = done.value.values() if isinstance(done.value, dict) else done.value
-            yield from (part for part in parts if isinstance(part, dict))
+        spec, _, stage = name.rpartition("/")
+        found.setdefault(spec, {})[stage] = done.value
+    return found.values()
+
+
+def _images(outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the images that a spec's stages kept; none if they did not get that far."""
+    return next((found for stage in IMAGE_STAGES if (found := _parts(outputs.get(stage)))), [])
+
+
+def _parts(value: Any) -> list[dict[str, Any]]:
+    """Return the values in an output that is a list, or a mapping by region."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [part for part in parts if isinstance(part, dict)]
 
 
 def _row(folder: Path, past: JournalState | ImagepipeError, clock: Clock) -> dict[str, object]:

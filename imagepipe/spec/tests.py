@@ -138,7 +138,9 @@ class Service(Model):
     state: Literal["running", "stopped"] | None = Field(
         None, description="Expected state; `running` if neither `state` nor `enabled` is set."
     )
-    enabled: bool | None = Field(None, description="Whether it is started at boot.")
+    enabled: bool | None = Field(
+        None, description="`true`: it starts at boot; `false`: it does not. Not checked if absent."
+    )
 
     @property
     def expected_state(self) -> Literal["running", "stopped"] | None:

@@ -162,6 +162,20 @@ def test_the_name_of_a_replaced_image_is_the_one_that_it_took_over(folder: Path)
     assert (row["image_names"], [image["name"] for image in row["images"]]) == (["web"], ["web"])
 
 
+def test_each_spec_of_a_run_has_its_own_images(folder: Path) -> None:
+    outputs = {
+        "web/name": NAME,
+        "web/keep": KEPT,
+        "web/replaced": [{**KEPT[0], "name": "web"}],
+        "db[size=s/m]/keep": [{**KEPT[0], "id": "ami-2", "name": "db-1"}],
+        "base/name": {"us-east-1": {"name": "base-1"}},
+    }
+    _run(folder, "aaaa1111", "2026-11-23T03:00:00", "web", "db", "base", outcome="failed", outputs=outputs).close()
+    (row,) = json.loads(_call("runs", "--format", "json").stdout)
+    assert row["image_names"] == ["web", "db-1", "base-1"]
+    assert [image["image_id"] for image in row["images"]] == ["ami-1", "ami-2"]
+
+
 def test_latest_is_the_run_that_began_last_and_can_be_read(history: Path) -> None:
     assert json.loads(_call("show", "latest", "--format", "json").stdout)["run"] == "aabb2222"
     cleaned = json.loads(_call("clean", "latest", "--dry-run", "--format", "json").stdout)

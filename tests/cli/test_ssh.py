@@ -164,3 +164,15 @@ def test_the_host_keys_are_in_the_folder_of_the_run(kept: Kept, server: Sshd) ->
     kept.ssh("latest", "--", "true")
     lines = (kept.folder / "known_hosts").read_text().splitlines()
     assert lines == [f"[127.0.0.1]:{server.endpoint.port} {server.endpoint.host_key}"]
+
+
+def test_a_host_key_that_was_accepted_at_the_first_login_is_expected_from_then_on(kept: Kept, server: Sshd) -> None:
+    kept.machine(replace(server.endpoint, host_key=None))
+    kept.end()
+    assert kept.ssh("latest", "--", "echo", "here").stdout == "here\n"
+    file = kept.folder / "known_hosts"
+    assert file.read_text()
+    other = " ".join(keys.generate("other").public.split()[:2])
+    file.write_text(f"[127.0.0.1]:{server.endpoint.port} {other}\n")
+    ran = kept.ssh("latest", "--", "echo", "here")
+    assert (ran.stdout, ran.returncode) == ("", 255)

@@ -22,6 +22,8 @@ PAUSE_SECONDS = 1.0
 LAST_ATTEMPT_SECONDS = 10.0
 """Time that the last attempt has at least, even if it begins just before the deadline."""
 TAIL_LINES = 20
+GIVE_TIME = "give the test more time: within"
+ITS_OUTPUT = "its output"
 OUTPUT_CHARACTERS = 4 << 20
 """Characters of a script's output that are kept: 1 MiB of content in base64, and room for the rest."""
 CONTENT_BYTES = 1 << 20
@@ -48,7 +50,9 @@ class Mismatch:
     message: str
     hint: str | None = None
     output: tuple[str, ...] = ()
-    """Lines of output for the message."""
+    """Lines for the message: the output, the content, the journal."""
+    output_name: str = "found"
+    """Name of these lines in the message."""
     is_final: bool = False
     """True if another attempt is useless."""
 
@@ -145,7 +149,7 @@ class Check(Stage[Reachable]):
             self.connections.drop(machine.endpoint)
             return Mismatch(str(error))
         if result.timed_out:
-            return Mismatch(f"no result within {seconds:.0f} s", "give the test more time: within", output.tail())
+            return Mismatch(f"no result within {seconds:.0f} s", GIVE_TIME, output.tail(), ITS_OUTPUT)
         return self.judge(result.code, output)
 
     def _place(self) -> str:
@@ -153,8 +157,9 @@ class Check(Stage[Reachable]):
 
     def _failed(self, mismatch: Mismatch, attempts: int) -> CheckFailed:
         tried = f" (tried {attempts} times in {self.options.within_seconds:g} s)" if attempts > 1 else ""
+        shown = f"; {mismatch.output_name}:" if mismatch.output else ""
         output = "".join(f"\n    {line}" for line in mismatch.output)
-        return CheckFailed(f"{self._place()}: {mismatch.message}{tried}{output}", hint=mismatch.hint)
+        return CheckFailed(f"{self._place()}: {mismatch.message}{tried}{shown}{output}", hint=mismatch.hint)
 
     @abstractmethod
     def script(self, names: Mapping[str, object]) -> Script:
@@ -186,7 +191,8 @@ class FactCheck(Check):
     def judge(self, code: int | None, output: Output) -> Mismatch | None:
         if code != 0:
             how = "was ended by a signal" if code is None else f"ended with exit code {code}"
-            return Mismatch(f"the script of the test {how}", hint_of_output(output.of("err")), output.tail())
+            hint = hint_of_output(output.of("err"))
+            return Mismatch(f"the script of the test {how}", hint, output.tail(), ITS_OUTPUT)
         facts = read_facts(output.of("out"))
         if problem := facts.get("problem"):
             return Mismatch(problem, is_final=True)

@@ -9,7 +9,7 @@ from imagepipe import render
 from imagepipe.communicator.output_hints import hint_of_output
 from imagepipe.communicator.shell import Script
 from imagepipe.late import Text
-from imagepipe.provision.checks.check import Check, Mismatch, Output, one_of
+from imagepipe.provision.checks.check import ITS_OUTPUT, Check, Mismatch, Output, one_of
 from imagepipe.provision.checks.content import ExpectedText
 
 _EXEC = 'exec "$@"\n'
@@ -40,7 +40,9 @@ class CheckCommand(Check):
             hint = hint_of_output(output.of("err")) or (
                 "the program was not found on the instance" if code == 127 else None
             )
-            return Mismatch(f"expected exit code {one_of(self.exit_codes)}, and it {how}", hint, output.tail())
+            return Mismatch(
+                f"expected exit code {one_of(self.exit_codes)}, and it {how}", hint, output.tail(), ITS_OUTPUT
+            )
         for name, stream, expected in (
             ("standard output", output.of("out"), self.stdout),
             ("standard error", output.of("err"), self.stderr),

@@ -24,22 +24,20 @@ class ExpectedText:
     def compare(self, place: str, content: bytes) -> Mismatch | None:
         """Return the reason why a content is not the expected one; `place` names it in the message."""
         text = content.decode(errors="replace")
+        where = f" in its first {CONTENT_BYTES >> 20} MiB" if len(content) > CONTENT_BYTES else ""
         if self.equals is not None and text.rstrip("\n") != self.equals.rstrip("\n"):
-            return Mismatch(f"expected {place} to be {_shown(self.equals)}; it is{_seen(text)}", output=excerpt(text))
-        is_cut = len(content) > CONTENT_BYTES
-        where = f" in its first {CONTENT_BYTES >> 20} MiB" if is_cut else ""
+            return _mismatch(f"expected {place} to be {_shown(self.equals)}", text)
         if self.contains is not None and self.contains not in text:
-            wanted = f"expected {place} to contain {_shown(self.contains)}{where}"
-            return Mismatch(f"{wanted}; it is{_seen(text)}", output=excerpt(text))
+            return _mismatch(f"expected {place} to contain {_shown(self.contains)}{where}", text)
         if self.matches is not None and not re.search(self.matches, text, re.MULTILINE):
-            wanted = f"expected {place} to match {_shown(self.matches)}{where}"
-            return Mismatch(f"{wanted}; it is{_seen(text)}", output=excerpt(text))
+            return _mismatch(f"expected {place} to match {_shown(self.matches)}{where}", text)
         return None
+
+
+def _mismatch(expected: str, text: str) -> Mismatch:
+    is_empty = not text.strip()
+    return Mismatch(f"{expected}, and it is empty" if is_empty else expected, output=excerpt(text))
 
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 100 else text[:99] + "…")
-
-
-def _seen(text: str) -> str:
-    return ":" if text.strip() else " empty"

@@ -16,7 +16,8 @@ from imagepipe.communicator.shell import Script
 from imagepipe.provision.checks.check import CONTENT_BYTES, FactCheck, Facts, Mismatch, excerpt, one_of
 from imagepipe.provision.checks.content import ExpectedText
 
-REQUEST_SECONDS = 10
+REQUEST_SECONDS = 8
+"""Time that one request has at least, below that of the last attempt; half of the test's time, if that is longer."""
 RESPONSE_BYTES = CONTENT_BYTES + 1  # one more shows that the body was cut
 
 # Headers are in the environment and on standard input, never in an argument, because they may be secrets. No client
@@ -117,7 +118,7 @@ class CheckHttp(FactCheck):
         port = parts.port or (443 if parts.scheme == "https" else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         has_host = any(name.lower() == "host" for name in self.headers)
-        seconds = max(1, min(REQUEST_SECONDS, int(self.options.within_seconds)))
+        seconds = max(REQUEST_SECONDS, int(self.options.within_seconds / 2))
         words = (self.url, self.method, str(int(self.insecure)), str(seconds), str(RESPONSE_BYTES))
         env = {
             "IMAGEPIPE_HEADERS": "\n".join(f"{name}: {value}" for name, value in self.headers.items()),

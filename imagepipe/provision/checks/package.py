@@ -14,8 +14,7 @@ from imagepipe.provision.checks.check import FactCheck, Facts, Mismatch
 _SCRIPT = r"""
 LC_ALL=C; export LC_ALL
 name=$1
-if command -v dpkg-query >/dev/null 2>&1 && [ -s "$(dpkg-query --admindir 2>/dev/null || echo /var/lib/dpkg)/status" ]
-then
+if command -v dpkg-query >/dev/null 2>&1 && [ -s /var/lib/dpkg/status ]; then
   echo @manager; echo dpkg
   echo @packages; dpkg-query -W -f '${db:Status-Status} ${Version}\n' -- "$name" 2>/dev/null
 elif command -v rpm >/dev/null 2>&1; then

@@ -74,7 +74,7 @@ class CheckService(FactCheck):
         if self.state is not None and not is_expected:
             found = f"{active} ({sub})" if sub else active
             log = tuple(line.strip() for line in facts.get("log", "").splitlines())
-            return Mismatch(f"{name}: expected {self.state}, and it is {found}", output=log)
+            return Mismatch(f"{name}: expected {self.state}, and it is {found}", output=log, output_name="its journal")
         enabled = facts.get("enabled") or "disabled"
         if self.enabled is None or self.enabled == (enabled.split()[0] in _STARTED_AT_BOOT):
             return None

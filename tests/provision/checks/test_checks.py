@@ -50,9 +50,6 @@ def _command(bench: Bench, command: Any, *, within: float = 0.0, **facts: Any) -
     return CheckCommand(*bench.base(within_seconds=within), command=command, **values)
 
 
-# Paths
-
-
 def test_a_path_of_any_name_is_checked_with_all_its_properties(bench: Bench, tmp_path: Path) -> None:
     path = tmp_path / ODD
     content = b"first\nlisten 80;\n\xff\x00 the rest\n"
@@ -73,8 +70,8 @@ def test_a_path_of_any_name_is_checked_with_all_its_properties(bench: Bench, tmp
         ({"mode": "0600"}, "expected mode 0600, and it is 0644"),
         ({"owner": "www-data"}, "expected owner www-data, and it is root:root"),
         ({"owner": "root:www-data"}, "expected owner root:www-data, and it is root:root"),
-        ({"contains": "port 8080"}, "expected it to contain 'port 8080'; it is:\n    port 80\n    é"),
-        ({"matches": "^80"}, "expected it to match '^80'; it is:"),
+        ({"contains": "port 8080"}, "expected it to contain 'port 8080'; found:\n    port 80\n    é"),
+        ({"matches": "^80"}, "expected it to match '^80'; found:"),
         ({"sha256": "0" * 64}, f"expected SHA-256 {'0' * 64}, and it is "),
         ({"is_absent": True}, "expected absent, and it is a file"),
     ],
@@ -144,9 +141,6 @@ def test_a_file_that_may_not_be_read_is_reported(bench: Bench, nobody: Sshd) -> 
     assert "/etc/shadow: this user may not read it" in str(failed)
 
 
-# Ports
-
-
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.socket() as found:
@@ -188,9 +182,6 @@ def test_a_udp_port_is_open_if_a_socket_is_bound_to_it(bench: Bench) -> None:
         bench.run(_port(bench, port, protocol="udp"))
         assert "and it is open" in str(bench.failure(_port(bench, port, protocol="udp", state="closed")))
     assert "no socket is bound to it" in str(bench.failure(_port(bench, port, protocol="udp")))
-
-
-# Packages
 
 
 def test_packages_of_dpkg_are_found_with_their_versions(bench: Bench) -> None:
@@ -238,8 +229,6 @@ def test_a_machine_without_a_package_manager_is_reported(
             failed = bench.failure(_package(bench, "nginx", is_installed=is_installed), server)
             assert "no package manager that is known" in str(failed)
 
-
-# Services
 
 SYSTEMCTL = """#!/bin/sh
 for unit; do :; done
@@ -295,7 +284,7 @@ def test_services_that_run_and_start_at_boot_are_found(bench: Bench, services: S
 @pytest.mark.parametrize("services", ["systemd"], indirect=True)
 def test_a_failed_service_is_shown_with_the_last_lines_of_its_journal(bench: Bench, services: Sshd) -> None:
     failed = bench.failure(_service(bench, "broken"), services)
-    assert "expected running, and it is failed (failed)\n    @bind() to 0.0.0.0:80 failed" in str(failed)
+    assert "expected running, and it is failed (failed); its journal:\n    @bind() to 0.0.0.0:80 failed" in str(failed)
     bench.run(_service(bench, "broken", "stopped"), services)
     bench.run(_service(bench, "tick.timer"), services)
     static = bench.failure(_service(bench, "part", None, enabled=True), services)
@@ -307,9 +296,6 @@ def test_a_machine_without_a_service_manager_is_reported(
 ) -> None:
     with sshd(tmp_path / "machine", only()) as server:
         assert "no service manager that is known" in str(bench.failure(_service(bench, "web"), server))
-
-
-# Commands
 
 
 def test_a_command_is_a_script_or_a_program_with_its_arguments(bench: Bench) -> None:
@@ -324,12 +310,12 @@ def test_a_command_is_a_script_or_a_program_with_its_arguments(bench: Bench) -> 
 @pytest.mark.parametrize(
     ("command", "facts", "message"),
     [
-        ("echo out; echo err >&2; exit 4", {}, "expected exit code 0, and it ended with 4\n    "),
+        ("echo out; echo err >&2; exit 4", {}, "expected exit code 0, and it ended with 4; its output:\n    "),
         (("no-such-program",), {}, "expected exit code 0, and it ended with 127"),
         ("kill -9 $$", {"exit_codes": (0, 1)}, "expected exit code 0 or 1, and it"),
-        ("echo 1", {"stdout": ExpectedText(equals="2")}, "expected standard output to be '2'; it is:\n    1"),
-        ("true", {"stdout": ExpectedText("x")}, "expected standard output to contain 'x'; it is empty"),
-        ("echo a >&2", {"stderr": ExpectedText(matches="b")}, "expected standard error to match 'b'; it is:\n    a"),
+        ("echo 1", {"stdout": ExpectedText(equals="2")}, "expected standard output to be '2'; found:\n    1"),
+        ("true", {"stdout": ExpectedText("x")}, "expected standard output to contain 'x', and it is empty"),
+        ("echo a >&2", {"stderr": ExpectedText(matches="b")}, "expected standard error to match 'b'; found:\n    a"),
     ],
 )
 def test_a_command_that_does_something_else_is_described(
@@ -353,7 +339,7 @@ def test_a_command_is_tried_again_until_it_holds_and_only_its_last_output_is_log
 def test_a_command_that_does_not_end_is_ended_and_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imagepipe.provision.checks.check.LAST_ATTEMPT_SECONDS", 1.0)
     failed = bench.failure(_command(bench, "echo begun; sleep 60"))
-    assert "no result within 1 s\n    begun" in str(failed)
+    assert "no result within 1 s; its output:\n    begun" in str(failed)
     assert "within" in (failed.hint or "")
 
 
