@@ -82,11 +82,11 @@ def test_the_enforcing_account_refuses_a_build_without_its_tag(bench: Bakery) ->
     assert "UnauthorizedOperation" in refused.err
 
 
-def test_a_failed_test_of_one_spec_leaves_the_image_of_another_if_the_run_keeps_going(bench: Bakery) -> None:
+def test_a_failed_test_of_one_spec_leaves_the_image_of_another(bench: Bakery) -> None:
     before = bench.inventory()
     good = bench.write("good.yaml", TESTED.format(name="good", test="sleep 3"))
     bad = bench.write("bad.yaml", TESTED.format(name="bad", test='"exit 3"'))
-    built = bench("build", str(good), str(bad), "--local", "--format", "json", "--keep-going", "--junit", "report.xml")
+    built = bench("build", str(good), str(bad), "--local", "--format", "json", "--junit", "report.xml")
     assert built.code == 7, built.err
     result = json.loads(built.out)
     assert [image["spec"] for image in result["images"]] == ["good"]
@@ -106,14 +106,14 @@ def test_a_failed_test_of_one_spec_leaves_the_image_of_another_if_the_run_keeps_
     assert bench("clean", "--all").out == "nothing to delete\n"
 
 
-def test_a_failed_test_of_one_spec_withdraws_the_others_otherwise(bench: Bakery) -> None:
+def test_a_failed_test_of_one_spec_withdraws_the_others_with_fail_fast(bench: Bakery) -> None:
     before = bench.inventory()
     good = bench.write("good.yaml", TESTED.format(name="good", test="sleep 30"))
     bad = bench.write("bad.yaml", TESTED.format(name="bad", test='"exit 3"'))
-    built = bench("build", str(good), str(bad), "--local", "--format", "json")
+    built = bench("build", str(good), str(bad), "--local", "--format", "json", "--fail-fast")
     assert built.code == 7, built.err
     assert bench.inventory() == before
-    assert "--keep-going" in bench("build", "--help").out
+    assert "--fail-fast" in bench("build", "--help").out
 
 
 def test_show_tells_all_that_the_build_told_and_how_to_get_into_a_kept_machine(bench: Bakery) -> None:

@@ -29,7 +29,7 @@ from imagepipe.local.store import Store, default_base_cache, default_root
 from tests.hygiene.planted import PLANTED, WANTED, put
 from tests.reliability.badinputs import run_bad_inputs
 from tests.reliability.base_kills import run_kills
-from tests.reliability.bench import OUTPUTS, Kind
+from tests.reliability.bench import SCENARIOS, Scenario
 from tests.reliability.cancels import run_cancels
 from tests.reliability.matrix import ROOT, code_digest, counted, points_of, read_tried
 from tests.reliability.outputs import run_losses
@@ -168,7 +168,7 @@ class Work:
             process.terminate()  # they treat SIGTERM as Ctrl-C; SIGINT itself may be ignored
 
 
-def figures(state: State, tried: Mapping[Kind, Path]) -> list[Figure]:
+def figures(state: State, tried: Mapping[Scenario, Path]) -> list[Figure]:
     """Make all rows from the kept results."""
     rows = []
     for kind, path in tried.items():
@@ -240,7 +240,7 @@ def main() -> int:
         return 0
     _say(f"seed {words.seed}; what was tried is kept in {words.state}")
     began = time.monotonic()
-    tried: dict[Kind, Path] = {kind: words.state / f"matrix-{kind}.json" for kind in OUTPUTS}
+    tried: dict[Scenario, Path] = {kind: words.state / f"matrix-{kind}.json" for kind in SCENARIOS}
     parts = {
         name: ["tests.reliability", "--only", name, "--seed", str(words.seed), "--state", str(words.state)]
         for name in PARTS
@@ -249,7 +249,7 @@ def main() -> int:
     work = Work()
     rows = [
         work.row(parts["bad-inputs"], parts["hygiene"], kills["ebs"], parts["stops"], parts["storm"]),
-        work.row(parts["base-image"], parts["outputs"], kills["instance-store"]),
+        work.row(parts["base-image"], parts["outputs"], kills["instance-store"], kills["family"]),
     ]
     try:
         for row in rows:

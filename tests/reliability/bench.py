@@ -36,6 +36,31 @@ output:
   per_region: {us-west-2: {bucket: crash-west}}
 """,
 }
+FAMILY = """\
+imagepipe: 1
+name: family-base
+source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}
+launch: {region: us-east-1}
+provision:
+  - {shell: sudo sh -c 'echo base >/etc/baked', idempotent: true}
+output: {name: "family-base-{{ build.id }}"}
+---
+imagepipe: 1
+name: family-layer
+source: {image: family-base}
+launch: {region: us-east-1}
+provision:
+  - {shell: grep base /etc/baked, idempotent: true}
+output: {name: "family-layer-{{ build.id }}"}
+publish: {regions: [us-west-2]}
+"""
+"""A base and a layer. The base is in one region, so that two of its images mean a wrong resume."""
+Scenario = Literal["ebs", "instance-store", "family"]
+SCENARIOS: dict[Scenario, str] = {
+    **{kind: COMMON.format(kind=kind) + output for kind, output in OUTPUTS.items()},
+    "family": FAMILY,
+}
+"""Specs of the crash matrix. The names of their images begin with that of the scenario."""
 BUCKETS = {"crash-east": "us-east-1", "crash-west": "us-west-2"}
 
 

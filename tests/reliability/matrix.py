@@ -1,7 +1,7 @@
 """The crash matrix: kill a build at every line of its journal, then clean up after it; kill another, and resume it.
 
-    .venv/bin/python -m tests.reliability.matrix                 all points, of both kinds of image
-    .venv/bin/python -m tests.reliability.matrix --sample 6      six points of each, from a seed that is printed
+    .venv/bin/python -m tests.reliability.matrix                 all points of every scenario
+    .venv/bin/python -m tests.reliability.matrix --sample 6      six points of each scenario, from a seed that is printed
 
 At each point, `clean` must leave the account as it was. From the same point, `resume` must make images like those of an
 undisturbed build, and repeat no call that creates something. The builds run on the local cloud's `sshd` driver, whose
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.machine.bakery import Bakery, without_boot
-from tests.reliability.bench import COMMON, OUTPUTS, Kind, alike, differences, inventory, own_images, retire
+from tests.reliability.bench import SCENARIOS, Scenario, alike, differences, inventory, own_images, retire, tags_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 180
@@ -41,7 +41,7 @@ When = Literal["before", "after"]
 class Point:
     """A moment at which a build is killed."""
 
-    kind: Kind
+    kind: Scenario
     line: int
     when: When
 
@@ -74,12 +74,10 @@ class Lab:
 
     def __init__(self, bakery: Bakery) -> None:
         self._bakery = bakery
-        self._specs = {
-            kind: bakery.write(f"{kind}.yaml", COMMON.format(kind=kind) + output) for kind, output in OUTPUTS.items()
-        }
-        self._known: dict[Kind, Undisturbed] = {}
+        self._specs = {kind: bakery.write(f"{kind}.yaml", text) for kind, text in SCENARIOS.items()}
+        self._known: dict[Scenario, Undisturbed] = {}
 
-    def undisturbed(self, kind: Kind) -> Undisturbed:
+    def undisturbed(self, kind: Scenario) -> Undisturbed:
         """Build an image of this kind, only once."""
         if kind not in self._known:
             self._bakery(
@@ -93,11 +91,11 @@ class Lab:
             self._retire(kind)
         return self._known[kind]
 
-    def points(self, kind: Kind) -> list[Point]:
+    def points(self, kind: Scenario) -> list[Point]:
         lines = len(self.undisturbed(kind).records)
         return [Point(kind, line, when) for line in range(1, lines + 1) for when in ("before", "after")]
 
-    def before_output(self, kind: Kind, stage: str) -> Point:
+    def before_output(self, kind: Scenario, stage: str) -> Point:
         """Return the point at which a stage is done, but not recorded yet. Parallel stages may swap."""
         records = self.undisturbed(kind).records
         line = next(n for n, each in enumerate(records, 1) if (each["type"], each.get("stage")) == ("output", stage))
@@ -112,9 +110,7 @@ class Lab:
             cleaned = self._bakery("clean", run)
             if cleaned.code != 0:
                 finding.leaks.append(f"clean: exit {cleaned.code}: {cleaned.err[-500:]}")
-            # Images that were kept in every region are no leak: the run had succeeded, only its last lines are missing.
-            if self._images(point.kind) == wanted.images:
-                self._retire(point.kind)
+            self._retire_finished(point.kind, wanted)
         finding.leaks += differences(before, inventory(self._bakery))
         self._bakery.admin("DELETE", "calls")
         if run := self._killed(point):
@@ -122,6 +118,13 @@ class Lab:
             self._retire(point.kind)
         finding.leaks += [f"after resume: {each}" for each in differences(before, inventory(self._bakery))]
         return finding
+
+    def _retire_finished(self, kind: Scenario, wanted: Undisturbed) -> None:
+        """Retire the images of specs that are kept in every region: they are no leak, because those specs were done."""
+        for spec in {image["imagepipe:spec"] for image in wanted.images}:
+            of_spec = [image for image in self._images(kind) if image.get("imagepipe:spec") == spec]
+            if of_spec == [image for image in wanted.images if image["imagepipe:spec"] == spec]:
+                self._retire(kind, spec)
 
     def _go_on(self, point: Point, run: str, wanted: Undisturbed, finding: Finding) -> None:
         resumed = self._bakery("resume", run, "--format", "json")
@@ -164,13 +167,15 @@ class Lab:
                 counted[action] += count
         return dict(counted)
 
-    def _images(self, kind: Kind) -> list[dict[str, Any]]:
+    def _images(self, kind: Scenario) -> list[dict[str, Any]]:
         """List the images of a kind, with the values that are the same in every build."""
         return [alike(region, image) for region, image in own_images(self._bakery, f"{kind}-")]
 
-    def _retire(self, kind: Kind) -> None:
+    def _retire(self, kind: Scenario, spec: str | None = None) -> None:
+        """Retire the images of a scenario, or of one of its specs."""
         for region, image in own_images(self._bakery, f"{kind}-"):
-            retire(self._bakery, region, image)
+            if spec in (None, tags_of(image).get("imagepipe:spec")):
+                retire(self._bakery, region, image)
 
 
 @contextmanager
@@ -180,7 +185,7 @@ def lab(folder: Path) -> Iterator[Lab]:
         yield Lab(bakery)
 
 
-def chosen(lab: Lab, kinds: Sequence[Kind], sample: int | None, seed: int) -> list[Point]:
+def chosen(lab: Lab, kinds: Sequence[Scenario], sample: int | None, seed: int) -> list[Point]:
     """Return all points, or a sample of each kind."""
     draw = random.Random(seed)
     points: list[Point] = []
@@ -192,12 +197,12 @@ def chosen(lab: Lab, kinds: Sequence[Kind], sample: int | None, seed: int) -> li
 
 def table(findings: Sequence[Finding]) -> str:
     """Format the numbers of tried points, leaks and wrong resumes, by kind of image."""
-    rows: list[tuple[str, ...]] = [("path", "kill points", "leaks", "wrong resumes"), ("---",) * 4]
-    rows += [(kind, *map(str, counted(findings, kind))) for kind in OUTPUTS]
+    rows: list[tuple[str, ...]] = [("scenario", "kill points", "leaks", "wrong resumes"), ("---",) * 4]
+    rows += [(kind, *map(str, counted(findings, kind))) for kind in SCENARIOS]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def counted(findings: Sequence[Finding], kind: Kind) -> tuple[int, int, int]:
+def counted(findings: Sequence[Finding], kind: Scenario) -> tuple[int, int, int]:
     """Count the tried points of a kind of image, those with leaks, and those with a wrong resume."""
     of = [each for each in findings if each.point.startswith(f"{kind} ")]
     return len(of), sum(bool(each.leaks) for each in of), sum(bool(each.wrong) for each in of)
@@ -207,13 +212,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="kills builds at every line of their journals")
     parser.add_argument("--sample", type=int, help="so many points of each kind")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the sample (now)")
-    parser.add_argument("--kind", choices=list(OUTPUTS), action="append", help="of image (both)")
+    parser.add_argument("--kind", choices=list(SCENARIOS), action="append", help="scenario (all)")
     parser.add_argument("--state", type=Path, help="where to keep what was tried, to go on another time")
     words = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cloud is ended too
     tried = read_tried(words.state)
     with tempfile.TemporaryDirectory(prefix="imagepipe-matrix-") as name, lab(Path(name)) as bench:
-        kinds = words.kind or list(OUTPUTS)
+        kinds = words.kind or list(SCENARIOS)
         points = chosen(bench, kinds, words.sample, words.seed)
         every = sum(len(bench.points(kind)) for kind in kinds)
         _keep(words.state, tried, every)

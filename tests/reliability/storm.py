@@ -45,6 +45,19 @@ FRIEND = "111122223333"
 CLEAR_CODES = frozenset({3, 4, 6, 7, 8, 10})
 """Exit codes of a build that failed for a reason outside of imagepipe (docs/reference/exit-codes.md)."""
 INSTANCE_STORE_SHARE = 0.15
+FAMILY_SHARE = 0.2
+LAYER = """\
+---
+imagepipe: 1
+name: layer
+source: {image: ebs}
+launch: {region: us-east-1, instance_types: [t3.small, t3a.small, m3.medium], ssh: {timeout: 30s}}
+provision:
+  - shell: grep baked /etc/baked
+output: {name: "layer-{{ build.id }}", timeout: 20s}
+publish: {regions: [us-west-2], timeout: 20s, share: {accounts: ["FRIEND"]}}
+"""
+"""A second spec, built on the first: such a build has two images in each region."""
 SPEC = """\
 imagepipe: 1
 name: {kind}
@@ -64,7 +77,7 @@ MORE: dict[Kind, str] = {
     "instance-store": OUTPUTS["instance-store"] + "  timeout: 20s\n",
 }
 TYPES: dict[Kind, str] = {"ebs": "t3.small, t3a.small, m3.medium", "instance-store": "m3.medium"}
-ERROR = re.compile(r"^error: (?P<stage>[\w.-]+): (?P<what>.{20,})", re.MULTILINE)
+ERROR = re.compile(r"^error: (?P<stage>[\w./-]+): (?P<what>.{20,})", re.MULTILINE)
 
 
 @dataclass
@@ -73,6 +86,8 @@ class Build:
 
     number: int
     kind: Kind
+    is_family: bool = False
+    """True if a layer is built on the image."""
     code: int | None = None
     """Exit code; None if it did not end."""
     run: str = ""
@@ -100,7 +115,8 @@ class Build:
             said = ERROR.search(self.err)
             how = f"exit {self.code}: {said[0].removeprefix('error: ')[:150] if said else self.err[:150]}"
         problems = "".join(f"\n  UNCLEAR: {each}" for each in self.unclear)
-        return f"{self.number:>3} {self.kind:<14} {self.seconds:>5.1f} s  {how}{problems}"
+        kind = "family" if self.is_family else self.kind
+        return f"{self.number:>3} {kind:<14} {self.seconds:>5.1f} s  {how}{problems}"
 
 
 @dataclass
@@ -167,6 +183,8 @@ class _Storming:
             kind: bakery.write(f"{kind}.yaml", SPEC.format(kind=kind, types=TYPES[kind], friend=FRIEND) + MORE[kind])
             for kind in MORE
         }
+        layer = LAYER.replace("FRIEND", FRIEND)
+        self._family = bakery.write("family.yaml", self._specs["ebs"].read_text(encoding="utf-8") + layer)
 
     def run(self, builds: int, at_once: int) -> Storm:
         began = time.monotonic()
@@ -177,9 +195,14 @@ class _Storming:
         before = inventory(bakery)
         for first in range(1, builds + 1, at_once):
             numbers = range(first, min(first + at_once, builds + 1))
-            self._round([Build(number, self._kind(number)) for number in numbers], before)
+            self._round([self._drawn(number) for number in numbers], before)
         self._result.seconds = time.monotonic() - began
         return self._result
+
+    def _drawn(self, number: int) -> Build:
+        """Return a build: build 3 is a family, and so is a random share of the other EBS-backed ones."""
+        kind = self._kind(number)
+        return Build(number, kind, kind == "ebs" and (number == 3 or self._draw.random() < FAMILY_SHARE))
 
     def _kind(self, number: int) -> Kind:
         """Return the kind of a build: build 2 is instance-store, and so is a random share of the others."""
@@ -208,7 +231,11 @@ class _Storming:
         began = time.monotonic()
         state = str(self._bakery.folder / build.state)
         process = self._bakery.start(
-            "build", str(self._specs[build.kind]), "--local", XDG_STATE_HOME=state, STORM_TOKEN=SECRET
+            "build",
+            str(self._family if build.is_family else self._specs[build.kind]),
+            "--local",
+            XDG_STATE_HOME=state,
+            STORM_TOKEN=SECRET,
         )
         try:
             build.out, build.err = process.communicate(timeout=SECONDS)
@@ -245,8 +272,11 @@ class _Storming:
                 build.unclear += self._wrong(build, kept)
             else:
                 self._result.failed += 1
+                # A spec of a family that succeeded keeps its images, and the build names them.
                 self._result.published_by_failed += [
-                    f"build {build.number}: {image['ImageId']} in {region}" for region, image in kept
+                    f"build {build.number}: {image['ImageId']} in {region}"
+                    for region, image in kept
+                    if image["ImageId"] not in build.out
                 ]
             self._result.unclear += [f"build {build.number} (run {build.run}): {each}" for each in build.unclear]
 
@@ -262,7 +292,7 @@ class _Storming:
     def _wrong(self, build: Build, kept: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         """List the defects of a successful build's images."""
         wrong = []
-        if sorted(region for region, _ in kept) != sorted(BUCKETS.values()):
+        if sorted(region for region, _ in kept) != sorted([*BUCKETS.values()] * (2 if build.is_family else 1)):
             wrong.append(f"its images are in {[region for region, _ in kept]}")
         for region, image in kept:
             ec2 = self._bakery.client(region=region)
@@ -283,10 +313,10 @@ class _Storming:
                 self._result.leaks.append(f"clean {build.run}: exit {cleaned.code}: {cleaned.err[-500:]}")
 
     def _after(self, round_: Sequence[Build]) -> dict[str, list[str]]:
-        """Return the inventory of the account without the images of successful builds."""
-        good = {build.run for build in round_ if build.succeeded}
+        """Return the inventory of the account without the images that builds named as theirs."""
+        named = "".join(build.out for build in round_)
         for region, image in own_images(self._bakery):
-            if tags_of(image).get("imagepipe:run") in good:
+            if image["ImageId"] in named and tags_of(image).get("imagepipe:state") == "kept":
                 retire(self._bakery, region, image)
         return inventory(self._bakery)
 
