@@ -1,7 +1,7 @@
 """The crash matrix: kill a build at every line of its journal, then clean up after it; kill another, and resume it.
 
     .venv/bin/python -m tests.reliability.matrix                 all points of every scenario
-    .venv/bin/python -m tests.reliability.matrix --sample 6      six points of each scenario, from a seed that is printed
+    .venv/bin/python -m tests.reliability.matrix --sample 6      six points of each, from a printed seed
 
 At each point, `clean` must leave the account as it was. From the same point, `resume` must make images like those of an
 undisturbed build, and repeat no call that creates something. The builds run on the local cloud's `sshd` driver, whose

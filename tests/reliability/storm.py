@@ -230,13 +230,8 @@ class _Storming:
     def _build(self, build: Build) -> None:
         began = time.monotonic()
         state = str(self._bakery.folder / build.state)
-        process = self._bakery.start(
-            "build",
-            str(self._family if build.is_family else self._specs[build.kind]),
-            "--local",
-            XDG_STATE_HOME=state,
-            STORM_TOKEN=SECRET,
-        )
+        spec = self._family if build.is_family else self._specs[build.kind]
+        process = self._bakery.start("build", str(spec), "--local", XDG_STATE_HOME=state, STORM_TOKEN=SECRET)
         try:
             build.out, build.err = process.communicate(timeout=SECONDS)
             build.code = process.returncode
