@@ -12,7 +12,7 @@ import click
 
 from imagepipe.cli.local_store import open_store, session_of
 from imagepipe.cli.output_format import Format, format_option, print_json
-from imagepipe.errors import UsageError
+from imagepipe.errors import LocalCloudError, UsageError
 
 if TYPE_CHECKING:
     from imagepipe.local.client.connect import LocalCloud
@@ -57,7 +57,8 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     imagepipe local images import debian-12-genericcloud-amd64.qcow2
     imagepipe local images import noble-server-cloudimg-amd64.img --name ubuntu-24.04
 
-    The disk must be for x86_64 and boot with a BIOS. Its instances run in QEMU, and cloud-init installs their keys.
+    The disk must be for x86_64 and boot with a BIOS, or for arm64 and boot with UEFI. Its instances run in QEMU, and
+    cloud-init installs their keys. An arm64 machine is emulated on an x86_64 computer, which is slow: give SSH minutes.
     In a spec:
 
     \b
@@ -67,7 +68,7 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     from imagepipe.local.aws.ec2.images import from_disk
     from imagepipe.local.client import admin, connect
     from imagepipe.local.disks import import_image
-    from imagepipe.local.machines.qemu import kvm
+    from imagepipe.local.machines.qemu import boards, kvm
     from imagepipe.spec.regions import REGIONS
 
     def progress(line: str) -> None:
@@ -83,21 +84,31 @@ def import_(root: Path | None, file: Path, name: str | None, region: str) -> Non
     store = open_store(root)
     disk = import_image.read_image(file, store.disks / from_disk.FOLDER, progress)
     try:
+        _check_processor(disk.architecture, file)
         with connect.connect(store, progress=progress) as cloud:
-            image = admin.add_image(
-                cloud,
-                file=disk.path.name,
-                name=name,
-                description=f"imported from {file.name}",
-                region=region,
-                size_gib=disk.size_gib,
-            )
+            image = admin.add_image(cloud, disk, name=name, description=f"imported from {file.name}", region=region)
     finally:
         disk.path.unlink(missing_ok=True)
     progress(f"{name}: {disk.size_gib} GiB in {region}; boots {disk.boots}")
-    if why_not := kvm.why_not():
+    why_not = kvm.why_not()
+    if disk.architecture != boards.OWN:
+        why_not = f"it is for {disk.architecture}, and this computer is {boards.OWN}"
+    if why_not:
         progress(f"QEMU emulates its processor in software, which is slow: {why_not}")
     click.echo(image)
+
+
+def _check_processor(architecture: str, file: Path) -> None:
+    """Raise LocalCloudError if this computer lacks the programs that run machines of an architecture."""
+    from imagepipe.local.machines.driver import ARM
+    from imagepipe.local.machines.qemu import boards
+
+    if architecture == ARM and (lacks := boards.arm_problems()):
+        packages = " ".join(sorted(boards.ARM_PACKAGES.values()))
+        raise LocalCloudError(
+            f"importing {file}: it is for arm64: {'; '.join(lacks)}",
+            hint=f"apt-get install --yes --no-install-recommends {packages}",
+        )
 
 
 def show_images(root: Path | None, output: Format) -> None:

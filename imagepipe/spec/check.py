@@ -12,11 +12,18 @@ from imagepipe.regular_files import missing
 from imagepipe.spec.base import CommonOptions
 from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document, KeyPath
-from imagepipe.spec.ec2_rules import Finding, block_device_findings, image_device_findings, region_finding, tag_findings
+from imagepipe.spec.ec2_rules import (
+    Finding,
+    architecture_findings,
+    block_device_findings,
+    image_device_findings,
+    region_finding,
+    tag_findings,
+)
 from imagepipe.spec.explain import did_you_mean, nearest, value_at
 from imagepipe.spec.find import named_file
 from imagepipe.spec.keys import parse_key
-from imagepipe.spec.models import AmiBySsm, EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh
+from imagepipe.spec.models import AmiByFilter, AmiBySsm, EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh
 from imagepipe.spec.scalars import description_problem, image_name_problem
 from imagepipe.spec.user_data import user_data_problem
 
@@ -73,6 +80,10 @@ def _source(spec: Spec) -> Iterator[Finding]:
 
 def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     launch, ssh = spec.launch, spec.launch.ssh
+    ami = spec.source.ami
+    if isinstance(ami, AmiByFilter) and ami.architecture:
+        are_default = "instance_types" not in launch.model_fields_set
+        yield from architecture_findings(ami.architecture, launch.instance_types, are_default=are_default)
     yield from block_device_findings(launch.block_devices, ("launch", "block_devices"), tags=launch.tags)
     yield from tag_findings(launch.tags, ("launch", "tags"))
     for index, volume in enumerate(launch.block_devices):

@@ -5,6 +5,7 @@ Source: EBS user guide, "Amazon EBS volume types", November 2026; EC2 API refere
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from imagepipe.spec.document import KeyPath
@@ -132,3 +133,27 @@ def region_finding(region: str, path: KeyPath) -> Iterator[Finding]:
             path,
             f"unknown region '{region}'{suffix} (as of {DATED}; to use it, set allow_unknown_region in imagepipe.yaml)",
         )
+
+
+_GRAVITON = re.compile(r"a1|[a-z]+\d+[a-z-]*g[a-z-]*")
+"""Families for arm64: a `g` behind the generation (EC2 instance types guide, "Naming conventions")."""
+
+
+def architecture_of_type(instance_type: str) -> str:
+    """Return the architecture of an instance type's processor, by its name."""
+    return "arm64" if _GRAVITON.fullmatch(instance_type.partition(".")[0]) else "x86_64"
+
+
+def architecture_findings(architecture: str, instance_types: Sequence[str], *, are_default: bool) -> Iterator[Finding]:
+    """Report instance types that cannot launch an image of this architecture."""
+    wanted = "arm64" if architecture == "arm64" else "x86_64"
+    for index, instance_type in enumerate(instance_types):
+        if (own := architecture_of_type(instance_type)) == wanted:
+            continue
+        example = "t4g.small" if wanted == "arm64" else "t3.small"
+        if are_default:
+            text = f"the default instance type {instance_type} is for {own}: set launch.instance_types: [{example}]"
+            yield ("source", "ami", "architecture"), text
+        else:
+            path = ("launch", "instance_types", index)
+            yield path, f"{instance_type} is for {own}, but the source image is for {architecture}; such as {example}"

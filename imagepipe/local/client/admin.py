@@ -14,6 +14,7 @@ from botocore.credentials import Credentials
 
 from imagepipe.local.aws.faults.faults import Fault, to_json
 from imagepipe.local.client.connect import LocalCloud, fetch
+from imagepipe.local.disks.import_image import DiskImage
 from imagepipe.local.store import ACCOUNT_ID
 
 SECONDS = 20.0
@@ -46,9 +47,17 @@ def add_key(cloud: LocalCloud, policy: str, *, account_id: str = ACCOUNT_ID) -> 
     return Account(row["account"], row["access_key_id"], row["secret_access_key"], ())
 
 
-def add_image(cloud: LocalCloud, *, file: str, name: str, description: str, region: str, size_gib: int) -> str:
+def add_image(cloud: LocalCloud, disk: DiskImage, *, name: str, description: str, region: str) -> str:
     """Register a disk in the store's folder of imports, and return the image's id. Raises LocalCloudError."""
-    wanted = {"file": file, "name": name, "description": description, "region": region, "size_gib": size_gib}
+    wanted = {
+        "file": disk.path.name,
+        "name": name,
+        "description": description,
+        "region": region,
+        "size_gib": disk.size_gib,
+        "architecture": disk.architecture,
+        "boot_mode": disk.boot_mode,
+    }
     return str(ask(cloud, "POST", "images", wanted)["image"])
 
 

@@ -50,6 +50,12 @@ class DiskImage:
     size_gib: int
     boots: str
     """A description of its boot, for people."""
+    architecture: str = "x86_64"
+
+    @property
+    def boot_mode(self) -> str:
+        """The boot mode of its image: arm64 has no BIOS."""
+        return "uefi" if self.architecture == "arm64" else "legacy-bios"
 
 
 def read_image(source: Path, folder: Path, progress: Progress) -> DiskImage:
@@ -74,12 +80,12 @@ def read_image(source: Path, folder: Path, progress: Progress) -> DiskImage:
         _convert(source, form, target, doing, progress)
         target.chmod(0o600)
         size_gib = max(1, -(-target.stat().st_size // GIB))
-        boots = _how_it_boots(target, doing)
+        architecture, boots = _how_it_boots(target, doing)
         os.truncate(target, size_gib * GIB)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
-    return DiskImage(target, size_gib, boots)
+    return DiskImage(target, size_gib, boots, architecture)
 
 
 def check_name(name: str) -> None:
@@ -181,13 +187,16 @@ def _convert(source: Path, form: str, target: Path, doing: str, progress: Progre
         raise LocalCloudError(f"{doing}: {last}", hint="fetch it again, and compare its checksum")
 
 
-def _how_it_boots(disk: Path, doing: str) -> str:
-    """Describe how the disk boots. Raises LocalCloudError if it does not boot here."""
+def _how_it_boots(disk: Path, doing: str) -> tuple[str, str]:
+    """Return the disk's architecture, and how it boots. Raises LocalCloudError if it does not boot here."""
     if is_bare(disk):
         architecture = _of_bare(disk)
         if architecture not in ("", "x86_64"):
-            raise LocalCloudError(f"{doing}: it is for {architecture}, and the local cloud is x86_64")
-        return "a bare file system: by its own kernel, in QEMU"
+            raise LocalCloudError(
+                f"{doing}: it is a bare file system for {architecture}; bare ones boot only for x86_64",
+                hint="import a whole disk, with a partition table and a boot loader",
+            )
+        return "x86_64", "a bare file system: by its own kernel, in QEMU"
     with disk.open("rb") as file:
         first = file.read(SECTOR)
     if first[510:512] != b"\x55\xaa":
@@ -197,17 +206,20 @@ def _how_it_boots(disk: Path, doing: str) -> str:
         )
     kinds, loaders = _partitions(disk)
     has_bios = any(first[:440]) or BIOS_BOOT in kinds
+    if "arm64" in loaders and "x86_64" not in loaders:
+        return "arm64", "by its own UEFI boot loader, in QEMU"
     if ARM_ROOT in kinds or (loaders and "x86_64" not in loaders):
-        found = ", ".join(sorted(loaders)) or "arm64"
+        found = ", ".join(sorted(loaders)) or "arm64, without a UEFI boot loader"
         raise LocalCloudError(
-            f"{doing}: it is for {found}, and the local cloud is x86_64", hint="take the amd64 (x86_64) image"
+            f"{doing}: it is for {found}, and the local cloud boots x86_64, and arm64 by UEFI",
+            hint="take the amd64 (x86_64) or the arm64 image",
         )
     if not has_bios:
         raise LocalCloudError(
             f"{doing}: it boots by UEFI alone, and the local cloud's firmware is a BIOS",
             hint="the cloud images of Debian, Ubuntu and Amazon boot by both",
         )
-    return "by its own boot loader, in QEMU"
+    return "x86_64", "by its own boot loader, in QEMU"
 
 
 def _of_bare(disk: Path) -> str:

@@ -14,8 +14,9 @@ from pathlib import Path
 from imagepipe.local.disks.contents import is_bare
 from imagepipe.local.host import foreign, rootless
 from imagepipe.local.host.errors import MachineError
-from imagepipe.local.machines.driver import Disk, Driver, Ingress, Machine, Metadata
+from imagepipe.local.machines.driver import ARM, Disk, Driver, Ingress, Machine, Metadata
 from imagepipe.local.machines.nspawn.driver import ContainerDriver
+from imagepipe.local.machines.qemu.boards import arm_problems
 from imagepipe.local.machines.qemu.driver import QemuDriver
 from imagepipe.local.machines.requirements import qemu_problems
 
@@ -31,12 +32,13 @@ class AutoDriver:
 
     def choose(self, machine: Machine) -> Driver:
         """Return the driver of a machine that is not running yet."""
-        is_own = is_bare(machine.disks[0].path) and not _has_foreign(machine)
+        is_own = machine.architecture != ARM and is_bare(machine.disks[0].path) and not _has_foreign(machine)
         return self._containers if is_own and not rootless.is_plain_user() else self._qemu
 
     def start(self, machine: Machine, ingress: Sequence[Ingress]) -> None:
         driver = self.choose(machine)
-        if driver is self._qemu and (problems := qemu_problems()):
+        problems = [*qemu_problems(), *(arm_problems() if machine.architecture == ARM else ())]
+        if driver is self._qemu and problems:
             raise MachineError(f"starting {machine.id}: {_reason(machine)}, which takes QEMU: {'; '.join(problems)}")
         driver.start(machine, ingress)
 
@@ -96,4 +98,6 @@ def _has_foreign(machine: Machine) -> bool:
 def _reason(machine: Machine) -> str:
     if rootless.is_plain_user():
         return "its user is not root"
+    if machine.architecture == ARM:
+        return "its image is for arm64"
     return "a disk of it was imported" if _has_foreign(machine) else "its disk boots by a boot loader of its own"

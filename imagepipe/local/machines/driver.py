@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+ARM = "arm64"
+
 
 @dataclass(frozen=True, slots=True)
 class Disk:
@@ -66,6 +68,8 @@ class Machine:
     """The root device first."""
     seed: Seed
     metadata: Metadata = field(default_factory=Metadata)
+    architecture: str = "x86_64"
+    """As EC2 names it: `x86_64`, `arm64` or `i386`."""
     further_addresses: tuple[str, ...] = ()
     """Loopback addresses at which its ports are open as well."""
 

@@ -22,7 +22,7 @@ from imagepipe.local.host.errors import MachineError
 from imagepipe.local.host.namespace_group import group_of
 from imagepipe.local.host.processes import is_alive
 from imagepipe.local.machines import launch, records
-from imagepipe.local.machines.driver import Disk, Ingress, Machine, Metadata
+from imagepipe.local.machines.driver import ARM, Disk, Ingress, Machine, Metadata
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.records import Record
 from imagepipe.local.machines.watcher import Watcher
@@ -52,6 +52,8 @@ class SupervisedDriver(ABC):
     """Machines under one folder. Adopts those that run there already, and deletes incomplete ones."""
 
     name: str
+    runs_arm = False
+    """True if the driver runs machines for arm64."""
     stop_seconds = 60.0
     """Time after which a stopping machine is ended by force, as EC2 does."""
     scratch: tuple[str, ...] = (slirp.SOCKET, imds.FILE, "slirp.log", "supervisor.log")
@@ -149,6 +151,11 @@ class SupervisedDriver(ABC):
         with self._lock:
             if machine.id in self._machines:
                 raise MachineError(f"starting {machine.id}: it runs already")
+        if machine.architecture == ARM and not self.runs_arm:
+            raise MachineError(
+                f"starting {machine.id}: its image is for arm64, which the driver {self.name} cannot run; QEMU can:"
+                " IMAGEPIPE_LOCAL_DRIVER=auto"
+            )
         self._check(machine)
         folder = self._folder / machine.id
         (folder / "root").mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -95,7 +95,7 @@ def test_a_bare_file_system_is_taken_too(tmp_path: Path) -> None:
     struct.pack_into("<H", arm, 18, 183)
     (tree / "usr/bin/env").write_bytes(arm)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-d", str(tree), str(raw)], check=True, capture_output=True)
-    with pytest.raises(LocalCloudError, match="it is for arm64"):
+    with pytest.raises(LocalCloudError, match="it is a bare file system for arm64"):
         read_image(raw, tmp_path / "imports", lambda line: None)
 
 
@@ -108,13 +108,9 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a size that no volume has": (lambda f: patched(qcow2(good(f)), 24, ">Q", 1 << 60), "at most 16384 GiB"),
     "cut off": (lambda f: truncated(qcow2(good(f))), "it is damaged"),
     "a table that points nowhere": (lambda f: patched(qcow2(good(f)), 0x30000, ">Q", 1 << 50), "it is damaged"),
-    "for ARM, by its root partition": (
+    "for ARM, without a UEFI loader": (
         lambda f: qcow2(partitioned(f / "a.raw", BIOS_BOOT, ARM_ROOT)),
-        "it is for arm64",
-    ),
-    "for ARM, by its loader": (
-        lambda f: qcow2(partitioned(f / "a.raw", ESP, LINUX, esp=b"BOOTAA64EFI", code=b"")),
-        "it is for arm64",
+        "it is for arm64, without a UEFI boot loader",
     ),
     "UEFI alone": (
         lambda f: qcow2(partitioned(f / "a.raw", ESP, LINUX, esp=b"BOOTX64 EFI", code=b"")),
@@ -149,3 +145,10 @@ def test_a_disk_that_cannot_boot_here_is_refused_and_leaves_nothing(tmp_path: Pa
 def test_an_invalid_image_name_is_refused_before_the_work(name: str) -> None:
     with pytest.raises(LocalCloudError, match="cannot be named"):
         check_name(name)
+
+
+def test_a_disk_for_arm64_with_a_uefi_loader_is_taken_and_says_so(tmp_path: Path) -> None:
+    raw = partitioned(tmp_path / "a.raw", ESP, ARM_ROOT, esp=b"BOOTAA64EFI", code=b"")
+    disk = read_image(raw, tmp_path / "imports", lambda _: None)
+    assert (disk.architecture, disk.boot_mode) == ("arm64", "uefi")
+    assert disk.boots == "by its own UEFI boot loader, in QEMU"

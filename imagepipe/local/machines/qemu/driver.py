@@ -26,7 +26,7 @@ from imagepipe.local.machines import launch, records
 from imagepipe.local.machines.driver import Disk, Machine
 from imagepipe.local.machines.guest import slirp
 from imagepipe.local.machines.guest.slirp import Port
-from imagepipe.local.machines.qemu import kvm, qmp, slots, supervisor
+from imagepipe.local.machines.qemu import boards, kvm, qmp, slots, supervisor
 from imagepipe.local.machines.records import Process, Record
 from imagepipe.local.machines.supervised import SupervisedDriver
 
@@ -43,10 +43,11 @@ class QemuDriver(SupervisedDriver):
     """Guests that boot by themselves."""
 
     name = "qemu"
+    runs_arm = True
     stop_seconds = 120.0
     scratch = (
         *SupervisedDriver.scratch, supervisor.FILE, supervisor.FORWARDS, supervisor.REBOOT, supervisor.RESOLV,
-        supervisor.KVM_NODE, qmp.SOCKET,
+        supervisor.KVM_NODE, boards.UEFI_VARIABLES, qmp.SOCKET,
         "kernel", "initrd",
     )  # fmt: skip
 
@@ -61,7 +62,9 @@ class QemuDriver(SupervisedDriver):
     def _launch(self, folder: Path, record: Record, children: list[subprocess.Popen[bytes]]) -> Record:
         machine = record.machine
         _mark_foreign(machine)
-        accelerator = "tcg" if (why_not := kvm.why_not()) else "kvm"
+        is_other = machine.architecture != boards.OWN and machine.architecture != "i386"
+        why_not = f"it is for {machine.architecture}, and this computer is {boards.OWN}" if is_other else kvm.why_not()
+        accelerator = "tcg" if why_not else "kvm"
         if why_not:
             log.info("machine %s is emulated in software: %s", machine.id, why_not)
         group_of(machine.id).make()

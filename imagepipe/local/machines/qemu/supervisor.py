@@ -27,11 +27,12 @@ from imagepipe.local.disks.contents import is_bare
 from imagepipe.local.host import rootless
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines import endpoint
-from imagepipe.local.machines.driver import Machine
+from imagepipe.local.machines.driver import ARM, Machine
 from imagepipe.local.machines.guest import imds, slirp
 from imagepipe.local.machines.guest.seed import seed_documents
 from imagepipe.local.machines.nspawn.supervisor import MASKED
-from imagepipe.local.machines.qemu import kernel, qmp, slots
+from imagepipe.local.machines.qemu import boards, kernel, qmp, slots
+from imagepipe.local.machines.qemu.passed_files import PassedFiles
 
 FILE = "vm.json"
 FORWARDS = "forwards"
@@ -66,6 +67,7 @@ def write(folder: Path, machine: Machine, *, accelerator: str, namespace: int) -
     """
     document = {
         "id": machine.id,
+        "architecture": machine.architecture,
         "accelerator": accelerator,
         "user": None if rootless.is_plain_user() else user_of(machine.address),
         "endpoint-port": endpoint.port_of(folder.parent),
@@ -97,40 +99,6 @@ def user_of(address: str) -> int:
     return FIRST_USER + int.from_bytes(socket.inet_aton(address)[2:], "big")
 
 
-class PassedFiles:
-    """Files that are passed to QEMU open, because its user may not open them."""
-
-    def __init__(self) -> None:
-        self.fds: list[int] = []
-        self.arguments: list[str] = []
-
-    def take(self, fd: int) -> int:
-        """Hand on a file descriptor, which is closed with the others."""
-        self.fds.append(fd)
-        return fd
-
-    def name(self, path: str | Path, *modes: int, opaque: str = "") -> str:
-        """Open a file in each mode that QEMU may use, and return its name for block and character devices.
-
-        QEMU keeps the text `opaque` with the file descriptors.
-        """
-        number = len(self.fds) + 1
-        for mode in modes:
-            fd = self.take(os.open(path, mode | os.O_CLOEXEC, 0o600))
-            self.arguments += ["-add-fd", f"fd={fd},set={number}" + (f",opaque={opaque}" if opaque else "")]
-        return f"/dev/fdset/{number}"
-
-    def plain(self, path: Path) -> str:
-        """Open a file, make it readable for all (its folder is private), and return its name for fopen(3)."""
-        fd = self.take(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        os.fchmod(fd, 0o444)
-        return f"/proc/self/fd/{fd}"
-
-    def close(self) -> None:
-        for fd in self.fds:
-            os.close(fd)
-
-
 def serial(disk: Path) -> str:
     """Name a disk for the guest: `/dev/disk/by-id/virtio-vol0123456789abcdef0`, as EBS volumes show their ids."""
     return disk.stem.replace("-", "")[:SERIAL_CHARACTERS]
@@ -151,15 +119,10 @@ def qemu_command(
 ) -> list[str]:
     """Return the command of one boot, run in the machine's folder. Raises MachineError if there is nothing to boot."""
     console = files.name(CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    accelerator = str(document["accelerator"])
     root = Path(document["disks"][0]["path"])
     net = f"user,id=net,net={NET}" + "".join(f",hostfwd={each}" for each in forwards)
     command = [
-        "qemu-system-x86_64", "-name", str(document["id"]), "-nodefaults", "-display", "none", "-no-reboot",
-        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        "-machine", "q35", "-smp", str(min(2, os.cpu_count() or 1)), "-m", "1024",
-        *(["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm"
-          else ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]),
+        *boards.arguments(document, folder, files),
         "-chardev", f"file,id=console,path={console},append=on", "-serial", "chardev:console",
         "-chardev", f"socket,id=events,fd={events}", "-mon", "chardev=events,mode=control",
         "-chardev", f"socket,id=control,fd={control},server=on,wait=off", "-mon", "chardev=control,mode=control",
@@ -186,8 +149,8 @@ def qemu_command(
         masked = " ".join(f"systemd.mask={unit}" for unit in TRIMMED if unit not in UNTRIMMED)
         command += ["-kernel", files.plain(linux), "-initrd", files.plain(initrd)]
         command += ["-append", f"{KERNEL_WORDS} {masked}"]
-    else:
-        command += ["-vga", "std"]  # GRUB's menu needs a display
+    elif document.get("architecture") != ARM:
+        command += ["-vga", "std"]  # GRUB's menu needs a display; on arm64 it has the serial console
     return [*command, *files.arguments]
 
 

@@ -28,10 +28,10 @@ def register_disk(backend: Backend, identity: Identity, wanted: Mapping[str, Any
         path=path,
         name=str(wanted["name"]),
         description=str(wanted["description"]),
-        architecture="x86_64",
+        architecture=str(wanted["architecture"]),
         size_gib=int(wanted["size_gib"]),
         created=backend.clock.now(),
-        boot_mode="legacy-bios",
+        boot_mode=str(wanted["boot_mode"]),
     )
     prepare_region(backend, identity.account, region)
     check_free_name(backend, identity.account, region, disk.name)

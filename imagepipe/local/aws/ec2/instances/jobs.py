@@ -62,6 +62,7 @@ def machine_of(backend: Backend, instance: Instance) -> Machine:
             public_keys=instance.public_keys,
         ),
         metadata=metadata_of(backend, instance),
+        architecture=instance.architecture,
         further_addresses=further_addresses(instance),
     )
 
