@@ -24,6 +24,7 @@ from imagepipe.local.host import foreign
 from imagepipe.local.host.tools import run_tool
 
 FICLONE = 0x40049409  # linux/fs.h
+BLOCK_BYTES = 512  # the unit of st_blocks (stat(2))
 RESERVE_BYTES = 512 << 20  # left free: logs, journals and running machines must not meet a full disk
 CHUNK_BYTES = 64 << 20
 # Errors of copy_file_range after which read and write can still copy.
@@ -65,6 +66,13 @@ class Disks:
 
     def snapshot_path(self, snapshot_id: str) -> Path:
         return self._snapshots / f"{snapshot_id}.raw"
+
+    def snapshot_bytes(self, snapshot_id: str) -> int | None:
+        """Return the bytes that a snapshot's blocks take; None if it has no file."""
+        try:
+            return self.snapshot_path(snapshot_id).stat().st_blocks * BLOCK_BYTES
+        except OSError:
+            return None
 
     def create_volume(self, volume_id: str, *, size_bytes: int, snapshot_id: str | None) -> Path:
         """Make a writable disk with the snapshot's bytes, or an empty one. Raises StoreFull, DiskError."""

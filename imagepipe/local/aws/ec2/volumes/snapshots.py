@@ -173,7 +173,13 @@ def describe_snapshots(backend: Backend, call: Call) -> Mapping[str, Any]:
         rows = [row for row in rows if users & {row.account, *row.users}]
     getters = AnswerFilters("DescribeSnapshots", to_api, GETTERS)
     shown, token = filters.page(rows, params, getters, ids="SnapshotIds")
-    return {"Snapshots": [to_api(row) for row in shown], "NextToken": token}
+    return {"Snapshots": [_with_size(backend, row) for row in shown], "NextToken": token}
+
+
+def _with_size(backend: Backend, snapshot: Snapshot) -> dict[str, Any]:
+    """Describe a snapshot with the size of its blocks, which EC2 shows once it is completed."""
+    size = backend.disks.snapshot_bytes(snapshot.id) if snapshot.state == "completed" else None
+    return {**to_api(snapshot), "FullSnapshotSizeInBytes": size}
 
 
 def delete_snapshot(backend: Backend, call: Call) -> Mapping[str, Any]:
