@@ -42,37 +42,6 @@ def _changing_calls(bakery: Bakery) -> Counter[str]:
     return Counter({name: count for name, count in calls if not name.rpartition(":")[2].startswith(reads)})
 
 
-def test_a_family_is_baked_in_layers_and_a_changed_file_bakes_exactly_what_depends_on_it(bakery: Bakery) -> None:
-    family = _family(bakery)
-    first = _images(bakery.build(family))
-    assert {spec for spec, _ in first} == KEYS
-    for spec, command, printed in (
-        ("base", "grep -c platform /etc/motd", "1"),
-        ("runtime", "systemctl cat app@1.service | grep -c http.server", "1"),
-        ("worker[queue=video]", "cat /etc/worker/queue", "video"),
-    ):
-        with bakery.instance(first[spec, "us-east-1"]["image_id"], "us-east-1") as booted:
-            assert booted.sh(command) == printed
-    with bakery.instance(first["api", "us-west-2"]["image_id"], "us-west-2") as booted:
-        assert "hello from api" in booted.sh("curl -fsS --retry 10 --retry-connrefused http://localhost:8080/")
-
-    before = _changing_calls(bakery)
-    again = _images(bakery.build(family))
-    assert _changing_calls(bakery) == before, "an unchanged build makes no call that changes anything"
-    assert {key: image["image_id"] for key, image in again.items()} == {
-        key: image["image_id"] for key, image in first.items()
-    }
-    assert all(image["unchanged"] for image in again.values())
-
-    page = family / "files/index.html.j2"
-    page.write_text(page.read_text() + "<p>more</p>\n")
-    said = json.loads(bakery("why", str(family), "--local", "--format", "json").out)
-    assert {each["spec"] for each in said if each["state"] == "changed"} == {"api", "pages"}
-    assert {change["name"] for each in said for change in each["changes"]} == {"files/index.html.j2"}
-    third = _images(bakery.build(family))
-    assert {spec for (spec, _), image in third.items() if not image["unchanged"]} == {"api", "pages"}
-
-
 def test_a_failed_base_fails_its_layers_and_nothing_else(quick_bakery: Bakery) -> None:
     family = _without_tests(quick_bakery)
     runtime = family / "runtime.yaml"
