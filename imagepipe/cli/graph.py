@@ -74,7 +74,7 @@ def graph(options: GraphOptions) -> None:
     if several and not options.stages:
         drawing = _of_specs(loaded, times)
     else:
-        made = _planned(loaded, options.region, scans_disks=any("hygiene" in each.stages for each in times.values()))
+        made = unrun_graph(loaded, options.region, scans_disks=any("hygiene" in each.stages for each in times.values()))
         drawing = _of_stages(made, times, key="" if several else str(loaded[0].key))
     click.echo(drawing.draw(options.output), nl=False)
 
@@ -99,7 +99,7 @@ def _of_stages(made: Plan, times: Mapping[str, SpecTimes], *, key: str) -> Drawi
     return Drawing(nodes, needs)
 
 
-def _planned(loaded: Sequence[LoadedSpec], region: str | None, *, scans_disks: bool) -> Plan:
+def unrun_graph(loaded: Sequence[LoadedSpec], region: str | None, *, scans_disks: bool) -> Plan:
     """Return the graph of stages, made without a cloud: nothing in it is run."""
 
     def home(spec: Spec) -> str:
