@@ -178,7 +178,7 @@ def copy_bundle_to_region(context: PolicyContext) -> Iterator[Statement]:
 
 def share_image(context: PolicyContext) -> Iterator[Statement]:
     # An existing image that is shared already is left alone.
-    yield Statement("ReadPermissions", ("ec2:DescribeImageAttribute",), context.all("image"), context.ours())
+    yield Statement("ChangeOurImages", ("ec2:DescribeImageAttribute",), context.all("image"), context.ours())
     yield Statement("ChangeOurImages", ("ec2:ModifyImageAttribute",), context.all("image"), context.ours())
     if context.ebs and (accounts := context.spec.publish.share.accounts):
         condition = {

@@ -175,6 +175,9 @@ def _port() -> int:
     return port
 
 
+THREADS = 16  # a test makes a dozen calls at once at most, and starting 48 threads takes longer than many a test
+
+
 @dataclass
 class Cloud:
     """A local cloud in this process, that can be killed and started again over the same store."""
@@ -212,6 +215,7 @@ class Cloud:
         self.gateway.recover()
         self._server = make_server(self.gateway, port=_port())
         self._server.expiration_interval = 0.02  # how long it takes to see that it is to stop
+        self._server.requests.min = THREADS
         self._server.prepare()
         self.port = self._server.bind_addr[1]
         self._thread = threading.Thread(target=self._server.serve, daemon=True)

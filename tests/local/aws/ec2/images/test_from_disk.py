@@ -11,6 +11,8 @@ from imagepipe.local.aws.ec2.images.from_disk import FOLDER
 from tests.local.aws.harness import Cloud, image, launch, state, until
 
 WANTED = {
+    "architecture": "x86_64",
+    "boot_mode": "legacy-bios",
     "file": "7.raw",
     "name": "from-elsewhere",
     "description": "imported",
