@@ -18,7 +18,7 @@ from pathlib import Path
 from imagepipe.local.disks.base_image import built_base
 from imagepipe.local.host import rootless
 from imagepipe.local.host.cgroup import hierarchies
-from imagepipe.local.machines.qemu import kvm
+from imagepipe.local.machines.qemu import boards, kvm
 from imagepipe.local.store import Store
 
 ROOM_BYTES = 5 << 30  # a base image, one build's volume, snapshot and copies, and a reserve
@@ -103,7 +103,7 @@ def examine(store: Store | None = None, computer: Computer | None = None) -> lis
         needs = _needs(computer)
         return [*needs, *room, *_notes(computer), _driver_of_root(computer, failures(needs))]
     needs = [*_needs_of_plain_user(computer), *_ids(computer, has_base=store is not None and _has_base(store))]
-    return [*needs, *room, _qemu_note(computer), _driver_of_plain_user(failures(needs))]
+    return [*needs, *room, _qemu_note(computer), _arm_note(computer), _driver_of_plain_user(failures(needs))]
 
 
 def auto_problems(computer: Computer | None = None) -> Sequence[str]:
@@ -253,7 +253,7 @@ def _room(store: Store) -> Finding:
 
 
 def _notes(computer: Computer) -> list[Finding]:
-    notes = [_qemu_note(computer)]
+    notes = [_qemu_note(computer), _arm_note(computer)]
     if _is_port_22_taken(computer):
         notes.append(
             Finding(
@@ -264,6 +264,16 @@ def _notes(computer: Computer) -> list[Finding]:
             )
         )
     return notes
+
+
+def _arm_note(computer: Computer) -> Finding:
+    """Describe the machines of arm64 images, which only imported disks need, and their speed here."""
+    if problems := boards.arm_problems(which=computer.which, exists=computer.exists):
+        detail = (
+            f"images for arm64 do not run (packages {', '.join(sorted(boards.ARM_PACKAGES.values()))}): {problems[0]}"
+        )
+        return Finding("arm64", Verdict.NOTE, detail)
+    return Finding("arm64", Verdict.NOTE, "emulated, and slow: minutes to a login")
 
 
 def _qemu_note(computer: Computer) -> Finding:

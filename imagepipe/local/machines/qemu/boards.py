@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,21 +39,23 @@ class Firmware:
     variables: Path
 
 
-def firmware() -> Firmware | None:
+def firmware(exists: Callable[[Path], bool] = Path.is_file) -> Firmware | None:
     """Return the UEFI firmware for arm64; None if it is not installed."""
     for folder in FIRMWARE_FOLDERS:
         for code, variables in FIRMWARE_FILES:
-            if (folder / code).is_file() and (folder / variables).is_file():
+            if exists(folder / code) and exists(folder / variables):
                 return Firmware(folder / code, folder / variables)
     return None
 
 
-def arm_problems() -> list[str]:
+def arm_problems(
+    *, which: Callable[[str], str | None] = shutil.which, exists: Callable[[Path], bool] = Path.is_file
+) -> list[str]:
     """List the reasons why arm64 machines would not run here."""
     lacks = []
-    if shutil.which(PROGRAMS[ARM]) is None:
+    if which(PROGRAMS[ARM]) is None:
         lacks.append(f"{PROGRAMS[ARM]}: not found (package {ARM_PACKAGES[PROGRAMS[ARM]]})")
-    if firmware() is None:
+    if firmware(exists) is None:
         lacks.append(f"UEFI for arm64: not found (package {ARM_PACKAGES['AAVMF_CODE.fd']})")
     return lacks
 
