@@ -7,7 +7,8 @@ from typing import assert_never
 
 from imagepipe.iam.document import Conditions, Statement
 from imagepipe.iam.facts import arn
-from imagepipe.policy.context import OWN_ACCOUNT, PolicyContext
+from imagepipe.policy.context import OWN_ACCOUNT, SPEC, PolicyContext
+from imagepipe.spec.keys import parse_key
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, SubnetsByTags
 
 RUN = ("ec2:RunInstances",)
@@ -60,8 +61,11 @@ def _source(context: PolicyContext) -> Iterator[Statement]:
             condition = {
                 "StringEquals": {"ec2:Owner": tuple(sorted({name for each in owners for name in _owner(each)}))}
             }
-        case AmiBySsm() | None:
+        case AmiBySsm():
             pass  # the owner of the parameter's image is only known at run time
+        case None:
+            base = parse_key(context.spec.source.image or "")
+            condition = {"StringEquals": {f"aws:ResourceTag/{SPEC}": (base.name if base else "",)}}
         case _:
             assert_never(context.spec.source.ami)
     yield Statement("LaunchFromSource", RUN, (image,), condition)

@@ -25,7 +25,7 @@ from imagepipe.policy.undo import UNDO
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.wiring.tools import Tools
 from tests.bundle.samples import recipients
-from tests.policy.specs import BUNDLE, FULL, OWN_ACCESS, PLAIN, SPECS, context_of, loaded
+from tests.policy.specs import BUNDLE, FULL, LAYER, OWN_ACCESS, PLAIN, SPECS, context_of, loaded
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -96,6 +96,11 @@ def test_statements_put_together_allow_no_more_than_each_for_itself(name: str, w
 
 def _sids(one: PolicyContext, wanted: For = "build") -> dict[str, dict[str, object]]:
     return {each["Sid"]: each for each in document(statements([one], wanted))["Statement"]}
+
+
+def test_a_layer_may_be_launched_only_from_the_images_of_its_base(tmp_path: Path) -> None:
+    source = _sids(context_of(tmp_path, LAYER))["LaunchFromSource"]
+    assert source["Condition"] == {"StringEquals": {"aws:ResourceTag/imagepipe:spec": "plain"}}
 
 
 def test_the_policy_of_a_plain_spec_as_it_is_made_by_hand(tmp_path: Path) -> None:
