@@ -21,6 +21,7 @@ from imagepipe.spec.scalars import UNITS
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("A spec", models.Spec, ""),
     ("variables", models.Variable, "By name: `variables: {greeting: {default: hello}}`."),
+    ("matrix", models.Matrix, "Every other key is an axis, with its values: `matrix: {release: [bookworm, trixie]}`."),
     ("source", models.Source, ""),
     ("source.ami: a filter", models.AmiByFilter, ""),
     ("source.ami: an SSM parameter", models.AmiBySsm, ""),
@@ -60,6 +61,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("publish", models.Publish, ""),
     ("publish.share", models.Share, ""),
     ("hygiene.allow", models.HygieneException, ""),
+    ("reuse", models.Reuse, "`reuse: unchanged` sets no age."),
     ("A provisioner: `provisioners/NAME/provisioner.yaml`", models.Provisioner, ""),
     ("parameters", models.Parameter, ""),
     ("A project: `imagepipe.yaml`", models.Project, ""),
@@ -73,8 +75,8 @@ also checks the parts that a build does not support yet, and reports them.
 
 Durations are written `90s`, `5m`, `2h`, `90d`, or together `1h30m`. Fields that take a *text* may use
 `{{ source.id }}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}`, besides `{{ var.NAME }}`,
-`{{ spec.name }}`, `{{ build.id }}`, `{{ build.timestamp }}` and `{{ build.git_sha }}`; every other scalar may use
-only `var`, `spec` and `build`. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces. Outside
+`{{ matrix.AXIS }}`, `{{ spec.name }}`, `{{ build.id }}`, `{{ build.timestamp }}` and `{{ build.git_sha }}`; every other
+scalar may use only `var`, `matrix`, `spec` and `build`. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces. Outside
 a git repository with a commit, a build refuses `build.git_sha`, unless it is `build.git_sha | default('none')`.
 
 Paths are relative to the file that names them, not to the working directory.
