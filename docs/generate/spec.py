@@ -73,11 +73,12 @@ HEAD = """# The spec language
 Generated from the models by `make docs`; do not edit. Start with the [tutorial](../tutorial.md). `imagepipe validate`
 also checks the parts that a build does not support yet, and reports them.
 
-Durations are written `90s`, `5m`, `2h`, `90d`, or together `1h30m`. Fields that take a *text* may use
-`{{ source.id }}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}`, besides `{{ var.NAME }}`,
-`{{ matrix.AXIS }}`, `{{ spec.name }}`, `{{ build.id }}`, `{{ build.timestamp }}` and `{{ build.git_sha }}`; every other
-scalar may use only `var`, `matrix`, `spec` and `build`. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces. Outside
-a git repository with a commit, a build refuses `build.git_sha`, unless it is `build.git_sha | default('none')`.
+Durations are written `90s`, `5m`, `2h`, `90d`, or together `1h30m`. Fields that take a *text* may use `{{ source.id
+}}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}`, besides `{{ var.NAME }}`, `{{ matrix.AXIS }}`, `{{
+spec.name }}`, `{{ build.id }}`, `{{ build.timestamp }}` and `{{ build.git_sha }}`; every other scalar may use only
+`var`, `matrix`, `spec` and `build`. `{{ x | quote }}` quotes for a shell. A `when` is an expression without braces.
+Outside a git repository with a commit, a build refuses `build.git_sha`, unless it is `build.git_sha |
+default('none')`.
 
 Paths are relative to the file that names them, not to the working directory.
 
