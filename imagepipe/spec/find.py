@@ -81,7 +81,7 @@ def _not_found(word: str, folder: Path, *, named: bool) -> Problem:
         return Problem(word, 0, 0, "this folder has no YAML files")
     if link := broken_link(folder / word, word):
         return Problem(word, 0, 0, link)
-    existing = [p.name for p in (folder / "specs").glob("*") if p.suffix in SUFFIXES]
+    existing = [p.name for p in (folder / "specs").glob("*") if p.suffix in SUFFIXES and p.name != PROJECT_FILE]
     meant = nearest(Path(word).name, [*existing, *(Path(name).stem for name in existing)])
     hint = f"did you mean {meant}?" if meant else (f"specs/ has {', '.join(sorted(existing))}" if existing else None)
     return Problem(word, 0, 0, "this spec was not found, neither here nor in specs/", hint=hint)
