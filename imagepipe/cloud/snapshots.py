@@ -126,6 +126,21 @@ class Snapshots:
             answer = self._client.describe_snapshots(OwnerIds=["self"], Filters=[tagging.by_token(token)])
         return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
 
+    def accounts(self, snapshot: str) -> list[str]:
+        """Return the accounts that may make volumes and copies of a snapshot."""
+        with translating(f"reading the permissions of {snapshot} in {self.region}"):
+            answer = self._client.describe_snapshot_attribute(SnapshotId=snapshot, Attribute="createVolumePermission")
+        return [str(each["UserId"]) for each in answer.get("CreateVolumePermissions", ()) if "UserId" in each]
+
+    def unshare(self, snapshot: str, accounts: Sequence[str]) -> None:
+        """Remove the accounts' permission to make volumes and copies of a snapshot."""
+        with translating(f"removing permissions of {snapshot} in {self.region}"):
+            self._client.modify_snapshot_attribute(
+                SnapshotId=snapshot,
+                Attribute="createVolumePermission",
+                CreateVolumePermission={"Remove": [{"UserId": account} for account in accounts]},
+            )
+
     def encrypts_by_default(self) -> bool:
         """Return whether the account encrypts every new volume and copy in this region."""
         with translating(f"checking whether {self.region} encrypts volumes by default"):
