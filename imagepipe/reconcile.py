@@ -103,7 +103,7 @@ def _is_same(image: _Image, other: _Image) -> bool:
         return True
     if other.get("SourceImageId") == image["ImageId"] or image.get("SourceImageId") == other["ImageId"]:
         return True
-    if one.get(tags.RUN) == two.get(tags.RUN):
+    if tags.RUN in one and one[tags.RUN] == two.get(tags.RUN):
         return True
     mark = one.get(tags.FINGERPRINT)
     return mark is not None and mark == two.get(tags.FINGERPRINT) and image.get("Name") == other.get("Name")

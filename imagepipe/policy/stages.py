@@ -196,7 +196,7 @@ def revoke_grants(context: PolicyContext) -> Iterator[Statement]:
     yield Statement("ChangeOurImages", ("ec2:ModifyImageAttribute",), context.all("image"), context.ours())
     if context.ebs:
         yield Statement("ReadPermissions", ("ec2:DescribeSnapshotAttribute",), context.all("snapshot"), context.ours())
-        condition = {**context.ours(), "Null": {"ec2:Remove/userId": ("false",), "ec2:Add/userId": ("true",)}}
+        condition = {**context.ours(), "Null": {"ec2:Add/userId": ("true",), "ec2:Add/group": ("true",)}}
         yield Statement("RevokeSnapshots", ("ec2:ModifySnapshotAttribute",), context.all("snapshot"), condition)
 
 

@@ -146,8 +146,9 @@ class ShareImage(ImageAttribute):
         present = self.ec2.images.permissions(id)
         found = [f"+ {_name(each)} may launch it" for each in self.audience.permissions() if each not in present]
         for snapshot in snapshots_of(image) if self.audience.accounts else ():
-            allowed = self.ec2.snapshots.accounts(snapshot)
-            found += [f"+ {each} may copy {snapshot}" for each in self.audience.accounts if each not in allowed]
+            allowed = self.ec2.snapshots.permissions(snapshot)
+            lacking = [each for each in self.audience.accounts if {"UserId": each} not in allowed]
+            found += [f"+ {each} may copy {snapshot}" for each in lacking]
         return found
 
     def apply(self, ctx: Context, image: Image) -> None:
@@ -169,7 +170,7 @@ class RevokeGrants(ImageAttribute):
     def differences(self, image: Mapping[str, Any]) -> list[str]:
         found = [f"- {_name(each)} may no longer launch it" for each in self._launchers(str(image["ImageId"]))]
         for snapshot in snapshots_of(image):
-            found += [f"- {each} may no longer copy {snapshot}" for each in self._copiers(snapshot)]
+            found += [f"- {_name(each)} may no longer copy {snapshot}" for each in self._copiers(snapshot)]
         return found
 
     def apply(self, ctx: Context, image: Image) -> None:
@@ -183,8 +184,9 @@ class RevokeGrants(ImageAttribute):
         wanted = self.audience.permissions()
         return [each for each in self.ec2.images.permissions(image) if each not in wanted]
 
-    def _copiers(self, snapshot: str) -> list[str]:
-        return [each for each in self.ec2.snapshots.accounts(snapshot) if each not in self.audience.accounts]
+    def _copiers(self, snapshot: str) -> list[dict[str, str]]:
+        wanted = [{"UserId": account} for account in self.audience.accounts]
+        return [each for each in self.ec2.snapshots.permissions(snapshot) if each not in wanted]
 
     def title(self) -> str:
         return f"remove the other permissions in {self.ec2.region}"

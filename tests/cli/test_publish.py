@@ -177,6 +177,18 @@ def test_an_image_is_named_with_its_one_spec(account: Account, words: tuple[str,
         _publish(account, *words)
 
 
+def test_a_layer_is_published_without_its_base(account: Account) -> None:
+    image = kept_image(account, "app-1", spec="app")
+    _spec("")
+    layer = SPEC.replace("name: web\n", "name: app\n").replace("web-{", "app-{")
+    start, end = layer.index("source:"), layer.index("launch:")
+    Path("app.yaml").write_text(
+        f"{layer[:start]}source: {{image: web}}\n{layer[end:]}publish: {{ssm_parameter: /app}}\n"
+    )
+    assert _publish(account, "app.yaml", "--yes").return_value == 0
+    assert parameter(account, "/app")["Value"] == image.id
+
+
 def test_a_spec_without_an_image_is_an_error(account: Account) -> None:
     _spec()
     with pytest.raises(CloudError, match="looking for the image of web to publish: there is none in us-east-1"):

@@ -17,6 +17,7 @@ from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.iam.document import Statement, document
 from imagepipe.iam.facts import ACTIONS, family, keys_of, kind_of
+from imagepipe.planning.actions import DESCRIBED, SILENT
 from imagepipe.policy import storage
 from imagepipe.policy.context import EXPIRES, RUN, SPEC, STATE, UNFINISHED, PolicyContext
 from imagepipe.policy.generate import For, reasons, statements
@@ -47,6 +48,11 @@ def test_all_stages_are_in_some_graph(tmp_path: Path) -> None:
 def test_all_stages_of_published_images_are_in_some_graph(tmp_path: Path) -> None:
     named = {name for text in SPECS.values() for name in publishing_stages_of(context_of(tmp_path, text))}
     assert PUBLISHING.keys() <= named <= STAGES.keys() | PUBLISHING.keys()
+
+
+def test_every_stage_that_asks_for_permissions_is_an_action_of_a_plan_or_silent() -> None:
+    assert STAGES.keys() | PUBLISHING.keys() | STEPS.keys() <= DESCRIBED.keys() | SILENT
+    assert not DESCRIBED.keys() & SILENT
 
 
 def test_publishing_needs_no_instance(tmp_path: Path) -> None:

@@ -65,17 +65,25 @@ def test_grants_that_are_not_in_the_audience_are_removed_from_the_image_and_its_
         stage.run(account.context(image=image))
     assert stage.differences(described) == []
     assert account.ec2.images.permissions(image.id) == [{"UserId": OTHER}, {"OrganizationArn": ORGANIZATION}]
-    assert account.ec2.snapshots.accounts(image.snapshots[0]) == [OTHER]
+    assert account.ec2.snapshots.permissions(image.snapshots[0]) == [{"UserId": OTHER}]
 
 
 def test_a_public_image_is_private_again(account: Account) -> None:
     image = _image(account)
     account.cloud.client().disable_image_block_public_access()
     _share(account, image, Audience(public=True))
+    [snapshot] = image.snapshots
+    account.cloud.client().modify_snapshot_attribute(
+        SnapshotId=snapshot, CreateVolumePermission={"Add": [{"Group": "all"}]}
+    )
     stage = RevokeGrants(account.ec2, Ref("image"), Audience())
-    assert stage.differences(account.ec2.images.describe(image.id)) == ["- everybody may no longer launch it"]
+    assert stage.differences(account.ec2.images.describe(image.id)) == [
+        "- everybody may no longer launch it",
+        f"- everybody may no longer copy {snapshot}",
+    ]
     stage.run(account.context(image=image))
     assert account.ec2.images.permissions(image.id) == []
+    assert account.ec2.snapshots.permissions(snapshot) == []
 
 
 OTHERS = Audience((OTHER,))
