@@ -21,7 +21,7 @@ from imagepipe.spec.models import Spec
 from imagepipe.wiring.build import Baked, ImageBuild, Section
 from imagepipe.wiring.existing import Existing, Settled
 from imagepipe.wiring.family import bases_first, check_bases
-from imagepipe.wiring.names import check_distinct_names
+from imagepipe.wiring.names import check_distinct_names, check_key_regions
 from imagepipe.wiring.publication import publish_existing
 from imagepipe.wiring.tools import Tools
 
@@ -49,6 +49,7 @@ def plan(
     Raises UsageError and SpecError for specs that cannot be built together.
     """
     check_distinct_names(specs, region)
+    check_key_regions(specs, region)
     check_bases(specs, region)
     graph, baked = Graph(), dict[str, Baked]()
     reference, as_reference = Graph(), dict[str, Baked]()
@@ -59,10 +60,10 @@ def plan(
         versions = ((loaded, graph, baked), (loaded.reference, reference, as_reference))
         for version, into, done in versions:
             base = str(loaded.base_spec.key) if loaded.base_spec else None
-            if version is None or (base is not None and base not in done):
+            if version is None or (base is not None and base not in done and found is None):
                 continue
             section, home = Section(into, prefix), region(version.checked())
-            build = ImageBuild.of(version, tools, section, region=home, base=done[base] if base else None)
+            build = ImageBuild.of(version, tools, section, region=home, base=done.get(base) if base else None)
             build = replace(build, expected_source=settled.sources.get(key))
             done[key] = bake(build) if found is None else publish_existing(build, found)
     return Plan(graph, list(baked.values()), dict.fromkeys(graph.stages, UNKNOWN) | fingerprints(reference))

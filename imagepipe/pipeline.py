@@ -8,13 +8,13 @@ from imagepipe.capture.stop import TerminateInstance
 from imagepipe.cloud.images import SourceImage
 from imagepipe.engine.stage import Ref
 from imagepipe.launch.access import Network
-from imagepipe.publish.replace import CollectImages, ReplaceImage
+from imagepipe.publish.replace import ReplaceImage
 from imagepipe.publish.test import PublishGate, UseImage
 from imagepipe.values import Image, Instance
 from imagepipe.wiring.build import Baked, ImageBuild
 from imagepipe.wiring.capture import capture_for
 from imagepipe.wiring.provision import add_steps, add_tests
-from imagepipe.wiring.publication import share
+from imagepipe.wiring.publication import announce, best_effort, finish, keep, prepare
 from imagepipe.wiring.scan import check_new_instance
 
 
@@ -28,7 +28,7 @@ def bake(build: ImageBuild) -> Baked:
     wanted = add("name", build.name_images(source, fingerprint))
     text = add("names", build.check_names(wanted))
     capture = capture_for(build, source, text)
-    checks = [text, *capture.checks, *build.check_sharing(source)]
+    checks = [text, *capture.checks, *build.check_publication(source)]
 
     # A machine: launched, reached and provisioned, step by step.
     key = add("key", build.key(source))
@@ -47,19 +47,24 @@ def bake(build: ImageBuild) -> Baked:
         image, test_instance, tests = test(build, image, source, network)
         terminated.append(add("test-terminate", TerminateInstance(build.ec2, test_instance, image)))
 
-    # Copied to all regions at once, shared when every copy is there, kept, and renamed last of all.
+    # Copied to all regions at once; shared and deprecated in each region as soon as its copy is there.
     images = {build.region: image}
     for region in build.copies:
-        images[region] = add(f"copy-{region}", capture.copy(image, region))
-    shared = share(build, images, images, after=tuple(images.values()))
-    final = kept = add("keep", build.keep(shared.values(), terminated))
-    if build.replaces:
-        renamed = []
-        for region, ec2 in build.everywhere.items():
-            replacing = ReplaceImage(ec2, build.run_tags, kept, wanted, build.audience)
-            renamed.append(add(f"replace-{region}", replacing))
-        final = add("replaced", CollectImages(tuple(renamed)))
-    return Baked(str(build.loaded.key), final, kept, tests, frozenset(build.stages.names), images, build.base)
+        images[region] = build.add_in(region, "copy", capture.copy(image, region))
+    ready = {region: prepare(build, region, copy) for region, copy in images.items()}
+
+    # Kept when all required regions are ready. Only a kept image takes over a name, is protected, and is named by
+    # launch templates and the SSM parameter: they never name an image that a failed build deletes.
+    kept = keep(build, ready, terminated)
+    final = dict(ready)
+    for region, ec2 in build.everywhere.items():
+        if build.replaces:
+            replacing = ReplaceImage(ec2, build.run_tags, kept[region], wanted, build.audience)
+            final[region] = build.add_in(region, "replace", replacing)
+        final[region] = announce(build, region, final[region], after=kept[region])
+    done, stages = finish(build, final), frozenset(build.stages.names)
+    may_fail = best_effort(build, image, final)
+    return Baked(str(build.loaded.key), done, kept[build.region], tests, stages, may_fail, images, build.base)
 
 
 def test(

@@ -21,7 +21,15 @@ from imagepipe.spec.bundle_rules import LARGEST_ROOT_GIB, bundle_region
 from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiBySsm, EbsOutput, InstanceStoreOutput, Spec
-from imagepipe.wiring.build import audience_of, device_plan, devices_wanted, image_keys, source_wanted
+from imagepipe.wiring.build import (
+    audience_of,
+    device_plan,
+    devices_wanted,
+    image_keys,
+    image_parameter,
+    source_wanted,
+    template_targets,
+)
 
 SPENT = frozenset({"NoCredentials", "NoAnswer", "AuthFailure", "InvalidClientTokenId", "ExpiredToken"})
 """Error codes that end the check."""
@@ -60,6 +68,7 @@ class Preflight:
             self._launches(spec, source, subnets)
         if spec.publish.share.public:
             self._public(spec)
+        self._announcements(spec)
         if source is not None:
             self._sharing_keys(spec, source)
         self._permissions(spec, vpc)
@@ -235,6 +244,17 @@ class Preflight:
                         hint="an administrator can allow them: `aws ec2 disable-image-block-public-access`",
                     )
 
+    def _announcements(self, spec: Spec) -> None:
+        """Check the SSM parameter and the launch templates in every region."""
+        parameter = image_parameter(self._loaded)
+        for region in self._everywhere(spec):
+            if parameter is not None:
+                with self._at("publish", "ssm_parameter"):
+                    parameter.look_up(self._regions[region])
+            for target in template_targets(spec, region, self._region):
+                with self._at("publish", "launch_templates"):
+                    target.look_up(self._regions[region])
+
     def _sharing_keys(self, spec: Spec, source: SourceImage) -> None:
         audience = audience_of(spec)
         if audience and (keys := image_keys(spec, self._region)):
@@ -254,6 +274,9 @@ class Preflight:
                 copies=region != self._region,
                 source_region=self._region,
                 bundles=isinstance(spec.output, InstanceStoreOutput),
+                deprecates=bool(spec.publish.deprecate_after),
+                protects=bool(spec.publish.deregistration_protection),
+                updates_templates=any(True for _ in template_targets(spec, region, self._region)),
             )
             at: KeyPath = ("publish", "regions") if asked.copies else ("launch",)
             with self._at(*at):

@@ -5,28 +5,33 @@ Specs are examined bases first. A spec whose base is baked is baked too: its sou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from imagepipe.cloud import tags
-from imagepipe.cloud.ec2 import Regions
-from imagepipe.errors import ImagepipeError
+from imagepipe.cloud.ec2 import Ec2, Regions
+from imagepipe.engine.stage import Ref
+from imagepipe.errors import CloudError, ImagepipeError
 from imagepipe.inputs.collect import collect_inputs
 from imagepipe.inputs.manifest import InputManifest
 from imagepipe.launch.source import BySsm, FindSource, Newest
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import EbsOutput, Spec
-from imagepipe.wiring.build import audience_of, source_wanted
-from imagepipe.wiring.existing import Existing
+from imagepipe.values import Image
+from imagepipe.wiring.attributes import Named, additions
+from imagepipe.wiring.build import source_wanted
+from imagepipe.wiring.existing import Change, Existing
 
 _Lookup = tuple[str, str | BySsm | Newest, bool]
 """A region, a description of the source image, and whether its root must be on EBS."""
 
-AT_ONCE = 16
-"""Source images that are looked up at once."""
+AT_ONCE = 20
+"""Look-ups at once: one for each region of a spec that is published everywhere."""
+NO_IMAGE: Ref[Image] = Ref("")
+"""The image of stages that are only asked for differences, and never run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +85,23 @@ class Examiner:
                 for region in self._everywhere(spec):
                     wanted.setdefault(region, set()).add(known.fingerprint())
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            answers = pool.map(
-                lambda item: self._regions[item[0]].images.own_fingerprinted(sorted(item[1])), wanted.items()
-            )
-            images = dict(zip(wanted, answers, strict=True))
+            images = dict(zip(wanted, pool.map(lambda item: self._images(*item), wanted.items()), strict=True))
         for spec in specs:
             examined = inputs[str(spec.key)]
             if examined.inputs is not None:
                 mark = examined.inputs.fingerprint()
-                newest = {region: _newest(images[region], spec, mark) for region in self._everywhere(spec)}
+                everywhere = self._everywhere(spec)
+                newest = {region: _newest(_known(images[region], region, spec), spec, mark) for region in everywhere}
                 found = {region: image for region, image in newest.items() if image is not None}
                 examined = Examined(examined.inputs, found)
             self.examined[str(spec.key)] = examined
+
+    def _images(self, region: str, fingerprints: Collection[str]) -> list[Mapping[str, Any]] | CloudError:
+        """Return the images in a region that have these fingerprints, or the reason why they are not known."""
+        try:
+            return self._regions[region].images.own_fingerprinted(sorted(fingerprints))
+        except CloudError as error:
+            return error
 
     def inputs_of(self, specs: Sequence[LoadedSpec], sources: Mapping[str, str]) -> dict[str, Examined]:
         """Return the inputs of specs by key, each with its source image. A source that several share is found once."""
@@ -133,19 +143,58 @@ class Examiner:
         at_home = found.get(self._region(spec.checked()))
         if at_home is None or self._is_too_old(spec, at_home):
             return None
-        audience = audience_of(spec.checked())
-        unshared = [
-            region
-            for region, image in found.items()
-            if audience and self._regions[region].images.lacks(image["ImageId"], audience)
-        ]
-        return Existing({region: str(image["ImageId"]) for region, image in found.items()}, tuple(unshared))
+        return Existing({region: str(image["ImageId"]) for region, image in found.items()}, self._changes(spec, found))
+
+    def _changes(self, spec: LoadedSpec, found: Mapping[str, Mapping[str, Any]]) -> tuple[Change, ...]:
+        """Return what the images of a spec lack. A region that may fail alone is asked in its own stages instead."""
+        home = self._region(spec.checked())
+        return differences(spec, self._regions, found, lambda ec2: additions(spec, ec2, NO_IMAGE, home=home))
 
     def _is_too_old(self, spec: LoadedSpec, image: Mapping[str, Any]) -> bool:
         reuse = spec.checked().reuse
         if reuse is None or reuse.max_age is None:
             return False
         return self._now - created(image) > timedelta(seconds=reuse.max_age)
+
+
+def differences(
+    spec: LoadedSpec,
+    regions: Regions,
+    images: Mapping[str, Mapping[str, Any]],
+    attributes: Callable[[Ec2], Iterable[Named]],
+) -> tuple[Change, ...]:
+    """Return the differences between images, described by region, and the attributes that their spec asks for.
+
+    All regions are asked at once. In a region that may fail alone, an attribute that cannot be read counts as missing.
+    """
+    may_fail = spec.checked().publish.best_effort
+
+    def of_region(region: str) -> list[Change]:
+        changes: list[Change] = []
+        for name, stage in attributes(regions[region]):
+            try:
+                lines = stage.differences(images[region])
+            except CloudError as error:
+                if region not in may_fail:
+                    raise
+                lines = [f"? {name}: {error}"]
+            if lines:
+                changes.append(Change(region, name, tuple(lines)))
+        return changes
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return tuple(change for changes in pool.map(of_region, images) for change in changes)
+
+
+def _known(
+    images: Sequence[Mapping[str, Any]] | CloudError, region: str, spec: LoadedSpec
+) -> Sequence[Mapping[str, Any]]:
+    """Return the images of a region. Raises CloudError if they are not known, and the region may not fail alone."""
+    if not isinstance(images, CloudError):
+        return images
+    if region not in spec.checked().publish.best_effort:
+        raise images
+    return ()
 
 
 def created(image: Mapping[str, Any]) -> datetime:

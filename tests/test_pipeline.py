@@ -288,10 +288,59 @@ def test_the_test_instance_is_of_the_new_image_and_has_a_key_of_its_own(tmp_path
     assert "capture" in graph.before("test-launch")
 
 
-def test_nobody_may_launch_an_image_before_every_region_has_its_copy(tmp_path: Path) -> None:
-    more = 'publish: {regions: [us-west-2, eu-west-1], share: {accounts: ["123456789012"]}}\n'
-    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", more)), tmp_path)
-    assert {"copy-us-west-2", "copy-eu-west-1", "capture"} <= graph.before("share-us-east-1")
+PUBLISHED = """\
+publish:
+  regions: [us-west-2, eu-west-1]
+  best_effort: [eu-west-1]
+  share: {accounts: ["123456789012"]}
+  deprecate_after: 90d
+  deregistration_protection: true
+  launch_templates: [{name: web}, {id: lt-12345678}]
+  ssm_parameter: /images/web
+"""
+
+
+def test_each_region_continues_as_soon_as_its_copy_is_there(tmp_path: Path) -> None:
+    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", PUBLISHED)), tmp_path)
+    for region in ("us-west-2", "eu-west-1"):
+        others = {f"copy-{each}" for each in ("us-west-2", "eu-west-1") if each != region}
+        assert f"copy-{region}" in graph.before(f"share-{region}")
+        assert not others & graph.before(f"deprecate-{region}")
+        assert f"share-{region}" in graph.before(f"deprecate-{region}")
+
+
+def test_nothing_names_an_image_before_all_required_ones_are_kept_and_the_parameter_is_last(tmp_path: Path) -> None:
+    graph = _graph(_loaded(_spec(tmp_path, "- shell: a", PUBLISHED)), tmp_path)
+    required = {f"deprecate-{region}" for region in ("us-east-1", "us-west-2")}
+    assert required | {"terminate"} <= graph.before("keep")
+    for region in ("us-east-1", "us-west-2"):
+        for name in ("protect", "template-1", "parameter"):
+            assert "keep" in graph.before(f"{name}-{region}")
+        assert {f"protect-{region}", f"template-1-{region}"} <= graph.before(f"parameter-{region}")
+    assert "template-2-us-east-1" in graph.stages
+    assert "template-2-us-west-2" not in graph.stages, "a template that is named by its id is in one region"
+    assert {"parameter", "templates"} <= graph.before("launch"), "both are checked before anything is launched"
+
+
+def test_a_region_that_may_fail_is_waited_for_by_no_other(tmp_path: Path) -> None:
+    loaded = _loaded(_spec(tmp_path, "- shell: a", PUBLISHED))
+    graph = _graph(loaded, tmp_path)
+    own = {name for name in graph.stages if name.endswith("-eu-west-1")}
+    assert own == {
+        f"{name}-eu-west-1" for name in ("copy", "share", "deprecate", "keep", "protect", "template-1", "parameter")
+    }
+    for name in graph.stages.keys() - own:
+        assert not graph.before(name) & own
+    assert "keep" in graph.before("keep-eu-west-1"), "a copy is never the only image"
+
+
+def test_an_image_that_takes_over_a_name_is_deprecated_and_named_under_that_name(tmp_path: Path) -> None:
+    more = "publish: {regions: [us-west-2], deprecate_after: 90d, ssm_parameter: /images/web}\n"
+    spec = _spec(tmp_path, "- shell: a", more)
+    spec.write_text(spec.read_text().replace("{name: xyz}", "{name: xyz, on_name_taken: replace}"))
+    graph = _graph(_loaded(spec), tmp_path)
+    for region in ("us-east-1", "us-west-2"):
+        assert {f"replace-{region}"} <= graph.before(f"deprecate-{region}") & graph.before(f"parameter-{region}")
 
 
 def test_the_old_image_gives_up_its_name_only_after_everything_is_kept(tmp_path: Path) -> None:

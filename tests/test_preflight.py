@@ -15,6 +15,7 @@ from imagepipe.spec.variables import Given
 from tests.account import Account
 from tests.local.aws import harness
 from tests.local.aws.harness import KEY_ID, SECRET
+from tests.published import template
 
 SOURCE = 'source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}\n'
 
@@ -140,15 +141,34 @@ ACTIONS = {
     "ModifyImageAttribute": "launch",
     "ModifySnapshotAttribute": "launch",
     "CopyImage": "publish.regions",
+    "EnableImageDeprecation": "launch",
+    "EnableImageDeregistrationProtection": "launch",
+    "CreateLaunchTemplateVersion": "launch",
+    "ModifyLaunchTemplate": "launch",
 }
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_an_action_that_these_credentials_may_not_do(account: Account, tmp_path: Path, action: str) -> None:
     account.fault("refuse", action, code="UnauthorizedOperation", status=403, times=1)
-    more = 'publish: {regions: [us-west-2], share: {accounts: ["210987654321"]}}\n'
+    template(account)
+    more = (
+        'publish: {regions: [us-west-2], share: {accounts: ["210987654321"]}, deprecate_after: 90d,'
+        " deregistration_protection: true, launch_templates: [{name: web, region: us-east-1}]}\n"
+    )
     message = _told(_problems(account, tmp_path, more), ACTIONS[action])
     assert f"ec2:{action} is missing" in message
+
+
+def test_a_parameter_that_is_not_ours_and_a_template_that_does_not_exist(account: Account, tmp_path: Path) -> None:
+    account.cloud.client("ssm", region="us-west-2").put_parameter(Name="/images/web", Value="hello", Type="String")
+    more = "publish: {regions: [us-west-2], ssm_parameter: /images/web, launch_templates: [{name: web}]}\n"
+    template(account)
+    problems = _problems(account, tmp_path, more)
+    assert "/images/web in us-west-2 exists and is not for images: 'hello', type String" in _told(
+        problems, "publish.ssm_parameter"
+    )
+    assert "looking up launch template web in us-west-2" in _told(problems, "publish.launch_templates")
 
 
 BUNDLE = ", type: instance-store, bucket: bundles, account: '000000000000'"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.cloud.images import Audience, snapshots_of
 from imagepipe.reuse import Examiner
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
@@ -88,8 +89,13 @@ def test_nothing_is_reused_before_something_was_baked(account: Account, tmp_path
 def test_an_image_with_the_same_inputs_is_found_and_its_gaps_are_named(account: Account, tmp_path: Path) -> None:
     [base] = _load(tmp_path, BASE)
     image = _image(account, "one", _tags("base", _fingerprint(account, base, "")))
-    assert _unchanged(account, [base]) == {"base": Existing({"us-east-1": image}, ("us-east-1",))}
-    account.cloud.client().modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": "210987654321"}]})
+    found = _unchanged(account, [base])["base"]
+    [change] = found.changes
+    assert (found.images, change.region, change.stage) == ({"us-east-1": image}, "us-east-1", "share")
+    assert change.lines[0] == "+ 210987654321 may launch it"
+    assert "+ 210987654321 may copy snap-" in change.lines[1]
+    snapshots = snapshots_of(account.ec2.images.describe(image))
+    account.ec2.images.share(image, snapshots, Audience(("210987654321",)))
     assert _unchanged(account, [base]) == {"base": Existing({"us-east-1": image})}
 
 

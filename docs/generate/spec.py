@@ -60,6 +60,8 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("output.per_region", models.BundleRegion, "By region: `per_region: {us-west-2: {bucket: my-images-west}}`."),
     ("publish", models.Publish, ""),
     ("publish.share", models.Share, ""),
+    ("publish.launch_templates", models.LaunchTemplate, ""),
+    ("publish.deregistration_protection", models.DeregistrationProtection, "Or `true` or `false`."),
     ("hygiene.allow", models.HygieneException, ""),
     ("reuse", models.Reuse, "`reuse: unchanged` sets no age."),
     ("A provisioner: `provisioners/NAME/provisioner.yaml`", models.Provisioner, ""),

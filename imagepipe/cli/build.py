@@ -126,7 +126,7 @@ def _build_images(options: BuildOptions) -> int:
         cancel.check()
         target = work.target.with_account(regions)
         run = Run(run_id, clock, cancel, target, loaded, options.run_options, settled)
-        outcome, baked = run.execute(regions, region, _record(work.values, loaded, region, settled.existing))
+        outcome, baked = run.execute(regions, region, record_for_resume(work.values, loaded, region, settled.existing))
         return print_end(run, outcome, baked)
 
 
@@ -147,7 +147,7 @@ def _named_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
         raise UsageError("name a spec, a folder with specs, or a plan (--plan FILE)")
     values, region = read_variables(options.variables), options.cloud.region
     named = NamedSpecs.of(options.specs)
-    loaded = load_buildable(named, values, _build(run_id, named.files, clock), options.selection)
+    loaded = load_buildable(named, values, current_build(run_id, named.files, clock), options.selection)
 
     def settle(regions: Regions) -> Settled:
         examiner = Examiner(regions, region_of(region, regions), clock.now())
@@ -172,7 +172,7 @@ def _planned_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
     values = read_variables(options.variables)
     values = replace(values, files={**request.variables, **values.files})
     named = NamedSpecs([Path(each) for each in request.files])
-    loaded = load_buildable(named, values, _build(run_id, named.files, clock))
+    loaded = load_buildable(named, values, current_build(run_id, named.files, clock))
     loaded = [spec for spec in loaded if str(spec.key) in request.specs]
     for spec in loaded:
         spec.is_named = str(spec.key) in request.named
@@ -201,7 +201,7 @@ def _differences(planned: Sequence[Decision], now: Sequence[Decision]) -> list[s
     return [text for each in now if (text := each.differs_from(before[each.spec]))]
 
 
-def _record(
+def record_for_resume(
     values: Given, loaded: Sequence[LoadedSpec], region: str | None, existing: Mapping[str, Existing]
 ) -> dict[str, Any]:
     """Return the values that `resume` needs to build the same graph. Sensitive variables are not recorded."""
@@ -214,7 +214,8 @@ def _record(
     }
 
 
-def _build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
+def current_build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
+    """Return the values of `build` for a run that begins now."""
     timestamp = clock.now().strftime("%Y%m%dT%H%M%SZ")
     return Build(run_id, timestamp, *git_sha(files[0].resolve().parent))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from imagepipe.errors import CloudError, ImagepipeError, StageError, UndoFailed
 from imagepipe.masking import Masker
 from imagepipe.values import Image, Reachable
 from imagepipe.wiring.build import Baked
+from imagepipe.wiring.existing import Existing
 
 
 def print_end(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
@@ -36,6 +37,7 @@ def print_end(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
         if not run.options.fail_fast and not outcome.cancelled:
             _print(run, outcome, baked, closing)
         code = _explain(outcome, run, baked, closing)
+    _warn_of_regions(run, outcome, baked, closing)
     for stage in outcome.stuck:
         closing.print(f"{stage} did not stop in time; this process exits without waiting for it")
     if run.junit and run.junit.problem:
@@ -73,13 +75,17 @@ class Closing:
 
 def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
     """Print the images of the specs that succeeded."""
-    rows = [(build, image) for build in baked for image in outcome.outputs.get(build.images.stage, ())]
+    rows = [(build, image) for build in baked for image in _images(outcome, build)]
     lines = [
         closing.note(f"{image.id}  {image.region:<14}  {image.name}  ({build.spec}{_why_old(run, build, image)})")
         for build, image in rows
     ]
     if run.options.output == "json":
         result: dict[str, object] = {"run": run.id, "images": [_image(run, build, image) for build, image in rows]}
+        if changes := changes_json(run.settled.existing, {}):
+            result["changes"] = changes
+        if outcome.tolerated:
+            result["failed_regions"] = _failed_regions(outcome, baked)
         if not outcome.ok:
             result["failed"] = [build.spec for build in baked if build.images.stage not in outcome.outputs]
         print_json(result)
@@ -87,6 +93,71 @@ def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing)
     click.echo("")
     for line in lines:
         click.echo(line)
+
+
+def _images(outcome: Outcome, build: Baked) -> list[Image]:
+    """Return the images of a spec that are finished: none, or those of all required regions and of some others."""
+    if build.images.stage not in outcome.outputs:
+        return []
+    others = [part.image.stage for part in build.best_effort.values()]
+    return [
+        *outcome.outputs[build.images.stage],
+        *(outcome.outputs[each] for each in others if each in outcome.outputs),
+    ]
+
+
+def changes_json(existing: Mapping[str, Existing], missing: Mapping[str, Sequence[str]]) -> list[dict[str, object]]:
+    """Return the changes of images that exist already, and their missing copies, for `--format json`."""
+    rows: list[dict[str, object]] = []
+    for key, found in existing.items():
+        rows += [
+            {
+                "spec": key,
+                "region": change.region,
+                "image_id": found.images[change.region],
+                "change": change.stage,
+                "lines": list(change.lines),
+            }
+            for change in found.changes
+        ]
+        rows += [
+            {"spec": key, "region": region, "image_id": None, "change": "copy", "lines": []}
+            for region in missing.get(key, ())
+        ]
+    return rows
+
+
+def _failed_regions(outcome: Outcome, baked: Sequence[Baked]) -> list[dict[str, object]]:
+    """Return the regions that failed alone, with their errors."""
+    place_of = {
+        stage: (build.spec, region)
+        for build in baked
+        for region, part in build.best_effort.items()
+        for stage in part.stages
+    }
+    return [
+        {
+            "spec": place_of[failure.stage][0],
+            "region": place_of[failure.stage][1],
+            "stage": failure.stage,
+            "error": str(failure.error),
+            "hint": failure.error.hint if isinstance(failure.error, ImagepipeError) else None,
+        }
+        for failure in outcome.tolerated
+    ]
+
+
+def _warn_of_regions(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
+    """Name the regions that failed alone; the images of the others are kept."""
+    files = {str(spec.key): spec.file for spec in run.loaded}
+    for row in _failed_regions(outcome, baked):
+        closing.print(f"warning: {row['spec']}: {row['region']} failed alone: {row['stage']}: {row['error']}")
+        if row["hint"]:
+            closing.print(f"  hint: {row['hint']}")
+        if outcome.ok:
+            closing.print(
+                f"  the other regions are published; to try again: imagepipe publish {files[str(row['spec'])]}"
+            )
 
 
 def _why_old(run: Run, build: Baked, image: Image) -> str:
@@ -123,8 +194,11 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
         if (count := len(failed.intersection(tests))) > 1:
             closing.print(f"{count} of {len(tests)} tests of {build.spec} failed")
     _name_layers_left_out(outcome, baked, closing)
-    for build in [] if not run.options.fail_fast and not outcome.cancelled else baked:
-        for image in outcome.outputs.get(build.images.stage, outcome.outputs.get(build.kept.stage, ())):
+    is_printed = not run.options.fail_fast and not outcome.cancelled
+    for build in baked:
+        if is_printed and build.images.stage in outcome.outputs:
+            continue
+        for image in _images(outcome, build) or outcome.outputs.get(build.kept.stage, ()):
             closing.print(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
     if outcome.held:
         _print_held(outcome, run.id, closing)

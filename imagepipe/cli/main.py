@@ -21,6 +21,7 @@ BUG = "a bug in imagepipe"
 COMMANDS = {
     "build": ("imagepipe.cli.build:build", "Bake the images of specs."),
     "validate": ("imagepipe.cli.validate:validate", "List every problem of specs at once; contacts no cloud."),
+    "publish": ("imagepipe.cli.publish:publish", "Make images that exist match their specs in every region."),
     "plan": ("imagepipe.cli.plan:plan", "Print what a build would do, why, for how long and at what cost."),
     "why": ("imagepipe.cli.why:why", "Say why images are up to date, or which of their inputs have changed."),
     "graph": ("imagepipe.cli.graph:graph", "Draw specs and their bases, or the stages of one spec."),
@@ -39,7 +40,7 @@ COMMANDS = {
 """Module and help line of each command. A command's libraries are loaded only when it is called."""
 
 
-SHORT_LIVED = frozenset({"build", "resume", "validate", "why", "plan"})
+SHORT_LIVED = frozenset({"build", "publish", "resume", "validate", "why", "plan"})
 """Commands that start with the garbage collector off. Libraries and botocore's models create hundreds of thousands of
 objects that are never freed, and each collection would visit them all. A run turns it on before its first stage."""
 FORMER_OPTIONS = {"--json": "--format json"}

@@ -62,7 +62,8 @@ Examples:
     "purpose",
     type=click.Choice(get_args(For)),
     default="build",
-    help="`build`: a build with its cleanup, `clean RUN` and `resume`; `clean`: only `clean`, including --older-than.  "
+    help="`build`: a build with its cleanup, `clean RUN` and `resume`; `publish`: `imagepipe publish` of images that "
+    "exist; `clean`: only `clean`, including --older-than.  "
     "[default: build]",
 )
 @click.option(

@@ -221,7 +221,9 @@ def _limit(cancel: Cancel, timeout: timedelta | None) -> Iterator[None]:
 
 
 def _suite(baked: Baked, graph: Graph) -> Suite:
-    return Suite(baked.spec, tuple((stage, graph.stages[stage].title()) for stage in baked.tests), baked.stages)
+    alone = frozenset().union(*(part.stages for part in baked.best_effort.values()))
+    tests = tuple((stage, graph.stages[stage].title()) for stage in baked.tests)
+    return Suite(baked.spec, tests, baked.stages - alone)
 
 
 @dataclass

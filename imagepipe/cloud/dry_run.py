@@ -35,6 +35,9 @@ class PermissionProbe:
     source_region: str
     bundles: bool = False
     """The image is an instance-store image: it has no snapshots, and its copies are registered like the first one."""
+    deprecates: bool = False
+    protects: bool = False
+    updates_templates: bool = False
 
 
 class DryRun:
@@ -107,6 +110,7 @@ def _calls(asked: PermissionProbe) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "modify_image_attribute", {"ImageId": _IMAGE, "LaunchPermission": add}
         if not asked.bundles:
             yield "modify_snapshot_attribute", {"SnapshotId": _SNAPSHOT, "CreateVolumePermission": add}
+    yield from _calls_of_publication(asked)
     machine = {"Name": "imagepipe-dry-run", "VirtualizationType": "hvm", "Architecture": "x86_64", **tagging}
     if asked.bundles:
         yield "register_image", {"ImageLocation": "imagepipe-dry-run/image.manifest.xml", **machine}
@@ -133,3 +137,14 @@ def _calls(asked: PermissionProbe) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "create_snapshots", {"InstanceSpecification": {"InstanceId": _INSTANCE}}
     mapping = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": _SNAPSHOT}}
     yield "register_image", {"RootDeviceName": "/dev/xvda", "BlockDeviceMappings": [mapping], **machine}
+
+
+def _calls_of_publication(asked: PermissionProbe) -> Iterator[tuple[str, dict[str, Any]]]:
+    if asked.deprecates:
+        yield "enable_image_deprecation", {"ImageId": _IMAGE, "DeprecateAt": "2999-01-01T00:00:00Z"}
+    if asked.protects:
+        yield "enable_image_deregistration_protection", {"ImageId": _IMAGE}
+    if asked.updates_templates:
+        template = {"LaunchTemplateId": "lt-00000000000000000"}
+        yield "create_launch_template_version", {**template, "LaunchTemplateData": {"ImageId": _IMAGE}}
+        yield "modify_launch_template", {**template, "DefaultVersion": "1"}

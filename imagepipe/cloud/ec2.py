@@ -15,6 +15,7 @@ from imagepipe.cloud.errors import translating
 from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
+from imagepipe.cloud.launch_templates import LaunchTemplates
 from imagepipe.cloud.network import Groups, Keys, Subnets
 from imagepipe.cloud.parameters import Parameters
 from imagepipe.cloud.poller import Cancel, Poller
@@ -45,6 +46,7 @@ class Ec2:
         self.keys = Keys(self._client, creates, region)
         self.groups = Groups(self._client, creates, region)
         self.subnets = Subnets(self._client, region)
+        self.launch_templates = LaunchTemplates(self._client, region)
         self.parameters = Parameters(session, region)
         self.poller = Poller(
             {

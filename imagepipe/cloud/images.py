@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -205,11 +206,6 @@ class Images:
             answer = self._client.describe_image_attribute(ImageId=image, Attribute="launchPermission")
         return list(answer.get("LaunchPermissions", ()))
 
-    def lacks(self, image: str, audience: Audience) -> bool:
-        """Return whether somebody of an audience may not launch an image yet."""
-        present = self.permissions(image)
-        return any(wanted not in present for wanted in audience.permissions())
-
     def own_of_token(self, token: str) -> list[OwnImage]:
         """Return the images that are tagged with a token."""
         return self._own([tagging.by_token(token)], f"images of token {token}")
@@ -352,6 +348,33 @@ class Images:
                 self._client.modify_snapshot_attribute(
                     SnapshotId=snapshot, Attribute="createVolumePermission", CreateVolumePermission={"Add": users}
                 )
+
+    def unshare(self, image: str, permissions: Sequence[Mapping[str, str]]) -> None:
+        """Remove launch permissions, as `permissions` returns them. Running instances are not affected."""
+        with translating(f"removing launch permissions of {image} in {self.region}"):
+            self._client.modify_image_attribute(
+                ImageId=image, LaunchPermission={"Remove": [dict(each) for each in permissions]}
+            )
+
+    def deprecate(self, image: str, at: datetime) -> None:
+        """Set the time at which an image is deprecated; EC2 rounds it to minutes."""
+        with translating(f"setting the deprecation of {image} in {self.region}"):
+            self._client.enable_image_deprecation(ImageId=image, DeprecateAt=at)
+
+    def undeprecate(self, image: str) -> None:
+        """Remove the time at which an image is deprecated."""
+        with translating(f"removing the deprecation of {image} in {self.region}"):
+            self._client.disable_image_deprecation(ImageId=image)
+
+    def protect(self, image: str, *, with_cooldown: bool) -> None:
+        """Protect an image against deregistration."""
+        with translating(f"protecting {image} in {self.region} against deregistration"):
+            self._client.enable_image_deregistration_protection(ImageId=image, WithCooldown=with_cooldown)
+
+    def unprotect(self, image: str) -> None:
+        """Remove the protection of an image; if it has a cooldown, that begins now."""
+        with translating(f"removing the deregistration protection of {image} in {self.region}"):
+            self._client.disable_image_deregistration_protection(ImageId=image)
 
     def copy(self, new: ImageRequest, source: str, source_region: str, *, kms_key: str | None = None) -> str:
         """Copy an image into this region and return the id of the pending copy. Idempotent by its client token."""

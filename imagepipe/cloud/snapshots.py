@@ -126,6 +126,21 @@ class Snapshots:
             answer = self._client.describe_snapshots(OwnerIds=["self"], Filters=[tagging.by_token(token)])
         return [str(snapshot["SnapshotId"]) for snapshot in answer["Snapshots"]]
 
+    def permissions(self, snapshot: str) -> list[dict[str, str]]:
+        """Return the permissions to make volumes and copies of a snapshot, each of an account or of the group `all`."""
+        with translating(f"reading the permissions of {snapshot} in {self.region}"):
+            answer = self._client.describe_snapshot_attribute(SnapshotId=snapshot, Attribute="createVolumePermission")
+        return list(answer.get("CreateVolumePermissions", ()))
+
+    def unshare(self, snapshot: str, permissions: Sequence[Mapping[str, str]]) -> None:
+        """Remove permissions of a snapshot, as `permissions` returns them."""
+        with translating(f"removing permissions of {snapshot} in {self.region}"):
+            self._client.modify_snapshot_attribute(
+                SnapshotId=snapshot,
+                Attribute="createVolumePermission",
+                CreateVolumePermission={"Remove": [dict(each) for each in permissions]},
+            )
+
     def encrypts_by_default(self) -> bool:
         """Return whether the account encrypts every new volume and copy in this region."""
         with translating(f"checking whether {self.region} encrypts volumes by default"):

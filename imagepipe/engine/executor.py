@@ -62,6 +62,8 @@ class Outcome:
     """Stages that were running when the run was asked to stop."""
     stuck: tuple[str, ...] = ()
     """Stages that did not stop when asked; their threads run until the process ends."""
+    tolerated: tuple[Failure, ...] = ()
+    """Failed stages of optional groups. The run succeeds without them, but their resources are deleted."""
 
     def __getitem__(self, ref: Ref[T]) -> T:
         return cast(T, self.outputs[ref.stage])
@@ -100,7 +102,7 @@ def execute(
     `finished` has the outputs of the stages that an earlier process of the run completed.
 
     When a stage fails, its group is stopped and undone, with the groups that depend on it. Without `groups`, all stages
-    are one group.
+    are one group. The run succeeds if only optional groups failed.
 
     With `keep_on_failure` a failed run keeps everything until `clean` deletes it. A cancelled run keeps nothing.
     """
@@ -110,16 +112,20 @@ def execute(
     run = _Running(graph, services, marks, dict(finished or {}), groups or Groups.one(graph))
     run.run(stop_seconds)
     # A cancel during the end of the last stage is too late: its images are kept, and undo does not delete them.
-    is_done = run.outputs.keys() >= graph.stages.keys()
+    required = {name for name in graph.stages if run.group_of[name] not in run.failed}
+    is_done = run.outputs.keys() >= required
     was_cancelled = not run.failures and cancel.is_set() and not is_done
     ok = not run.failures and not was_cancelled
     succeeded = {group for group in run.groups.stages if group not in run.failed}
 
     def is_undone(claim: Claim) -> bool:
-        is_of_failed = run.group_of.get(claim.stage) not in succeeded
+        group = run.group_of.get(claim.stage)
+        is_of_failed = group not in succeeded
         if keep_on_failure and run.failures:
             return not is_of_failed and claim.lifetime is Lifetime.RUN
-        return claim.lifetime is Lifetime.RUN or (not ok and (is_of_failed or cancel.is_set()))
+        if claim.lifetime is Lifetime.RUN or group in run.failed:
+            return True
+        return not ok and (is_of_failed or cancel.is_set())
 
     held = undo(journal, services.undoers, events, which=is_undone, unsettled=frozenset(run.running))
     result: Literal["succeeded", "failed", "cancelled"] = (
@@ -130,7 +136,13 @@ def execute(
         journal.note("finished", outcome=result, held=kept)
     events.emit(ev.RunFinished(*events.stamp(), result, clock.monotonic() - began, tuple(map(str, held))))
     return Outcome(
-        run.outputs, tuple(run.failures), held, was_cancelled, tuple(run.interrupted), tuple(sorted(run.running))
+        run.outputs,
+        tuple(run.failures),
+        held,
+        was_cancelled,
+        tuple(run.interrupted),
+        tuple(sorted(run.running)),
+        tuple(run.tolerated),
     )
 
 
@@ -144,6 +156,8 @@ class _Running:
     outputs: dict[str, Any]
     groups: Groups
     failures: list[Failure] = field(default_factory=list)
+    tolerated: list[Failure] = field(default_factory=list)
+    """Failures in optional groups."""
     interrupted: list[str] = field(default_factory=list)
     running: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
@@ -220,7 +234,8 @@ class _Running:
 
     def _fail(self, group: str, reason: str) -> None:
         """Stop a group and the groups that depend on it; with `fail_fast`, all that are not finished."""
-        others = self.groups.stages.keys() if self.groups.fail_fast else self.groups.dependents(group)
+        stops_all = self.groups.fail_fast and group not in self.groups.optional
+        others = self.groups.stages.keys() if stops_all else self.groups.dependents(group)
         stopped = {group, *(each for each in others if not self.groups.stages[each] <= self.outputs.keys())}
         self.failed |= stopped
         for each in stopped:
@@ -244,7 +259,8 @@ class _Running:
         elif isinstance(error, Cancelled):
             self.interrupted.append(name)
         else:
-            self.failures.append(Failure(name, error))
+            is_optional = self.group_of[name] in self.groups.optional
+            (self.tolerated if is_optional else self.failures).append(Failure(name, error))
             self._failed_stages.add(name)
             self.failed.add(self.group_of[name])
             if self.graph.stages[name].stops_others(error):

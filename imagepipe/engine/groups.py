@@ -25,6 +25,8 @@ class Groups:
     after: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Stages of other groups that must be done before any stage of a group starts."""
     limits: tuple[Limit, ...] = ()
+    optional: frozenset[str] = frozenset()
+    """Groups that may fail alone: they are undone, and the run succeeds without them. No other group depends on one."""
     fail_fast: bool = False
     """True if a failure stops and undoes every group that is not finished."""
 

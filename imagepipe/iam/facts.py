@@ -24,6 +24,7 @@ _SNAPSHOT = _OLD | {"ec2:Owner"}
 _CREATED = _NEW | _OLD | {"ec2:CreateAction"}
 _ACL = frozenset({"s3:x-amz-acl"})
 _KEY = frozenset({"aws:ResourceTag", "kms:ResourceAliases", "kms:ViaService"})
+_PARAMETER = frozenset({"aws:RequestTag", "aws:ResourceTag", "aws:TagKeys"})
 _NONE: frozenset[str] = frozenset()
 
 OTHER_TAGGED = (
@@ -102,8 +103,10 @@ ACTIONS: Mapping[str, Types] = {
     "ec2:DescribeInstances": {ANY: _NONE},
     "ec2:DescribeKeyPairs": {ANY: _NONE},
     "ec2:DescribeRegions": {ANY: _NONE},
+    "ec2:DescribeLaunchTemplateVersions": {ANY: _NONE},
     "ec2:DescribeRouteTables": {ANY: _NONE},
     "ec2:DescribeSecurityGroups": {ANY: _NONE},
+    "ec2:DescribeSnapshotAttribute": {"snapshot": _SNAPSHOT},
     "ec2:DescribeSnapshots": {ANY: _NONE},
     "ec2:DescribeSubnets": {ANY: _NONE},
     "ec2:DescribeVolumes": {ANY: _NONE},
@@ -142,7 +145,9 @@ ACTIONS: Mapping[str, Types] = {
     "ec2:ModifyInstanceMetadataOptions": {"instance": _INSTANCE},
     "ec2:ModifyLaunchTemplate": {"launch-template": _OLD},
     "ec2:ModifySecurityGroupRules": {"security-group": _OLD, "security-group-rule": _OLD},
-    "ec2:ModifySnapshotAttribute": {"snapshot": _SNAPSHOT | {"ec2:Add/group", "ec2:Add/userId"}},
+    "ec2:ModifySnapshotAttribute": {
+        "snapshot": _SNAPSHOT | {"ec2:Add/group", "ec2:Add/userId", "ec2:Remove/group", "ec2:Remove/userId"}
+    },
     "ec2:ModifyVolume": {"volume": _VOLUME},
     "ec2:MonitorInstances": {"instance": _INSTANCE},
     "ec2:RebootInstances": {"instance": _INSTANCE},
@@ -196,8 +201,11 @@ ACTIONS: Mapping[str, Types] = {
     "s3:ListBucket": {"bucket": frozenset({"s3:prefix"})},
     "s3:PutObject": {"object": _ACL},
     "s3:PutObjectAcl": {"object": _ACL},
+    "ssm:AddTagsToResource": {"parameter": _PARAMETER},
     "ssm:GetParameter": {"parameter": frozenset({"aws:ResourceTag"})},
     "ssm:GetParameters": {"parameter": frozenset({"aws:ResourceTag"})},
+    "ssm:ListTagsForResource": {"parameter": frozenset({"aws:ResourceTag"})},
+    "ssm:PutParameter": {"parameter": _PARAMETER},
 }
 
 EVERYWHERE = frozenset({"aws:PrincipalAccount", "aws:RequestedRegion"})

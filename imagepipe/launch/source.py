@@ -242,26 +242,37 @@ class CheckNames(Stage[Mapping[str, ImageText]]):
     wanted: Ref[Mapping[str, ImageText]]
     replaces: bool = False
     """True to bake under a temporary name if the name is taken; the new image takes the name over at the end."""
+    best_effort: frozenset[str] = field(default=frozenset(), compare=False)
+    """Regions that may fail alone: there, the copy itself reports a name that is taken."""
 
     def run(self, ctx: Context) -> Mapping[str, ImageText]:
         texts = dict(ctx[self.wanted])
-        for region, text in texts.items():
+        for region in list(texts):
             ctx.cancel.check()
-            name = text.name
-            if not (taken := self.ec2[region].images.own_named(name)):
-                continue
-            if self.replaces:
-                self._check_replaceable(taken, region)
-                temporary = f"{name[: MAX_NAME - len(ctx.run_id) - 1]}-{ctx.run_id}"
-                texts[region] = replace(text, name=temporary)
-                ctx.say(f"'{name}' is {taken[0].id} in {region}, which will be replaced; baking as '{temporary}'")
-            else:
-                raise CloudError(
-                    f"name '{name}' is taken by {taken[0].id} in {region}",
-                    code="InvalidAMIName.Duplicate",
-                    hint="put {{ build.timestamp }} into output.name, or set output.on_name_taken: replace",
-                )
+            try:
+                texts[region] = self._checked(ctx, region, texts[region])
+            except CloudError as error:
+                if region not in self.best_effort:
+                    raise
+                ctx.say(f"{region} may fail alone: {error}")
         return texts
+
+    def _checked(self, ctx: Context, region: str, text: ImageText) -> ImageText:
+        """Return the text for a region. Raises CloudError if its name is taken and cannot be taken over."""
+        name = text.name
+        taken = self.ec2[region].images.own_named(name)
+        if taken and not self.replaces:
+            raise CloudError(
+                f"name '{name}' is taken by {taken[0].id} in {region}",
+                code="InvalidAMIName.Duplicate",
+                hint="put {{ build.timestamp }} into output.name, or set output.on_name_taken: replace",
+            )
+        if not taken:
+            return text
+        self._check_replaceable(taken, region)
+        temporary = f"{name[: MAX_NAME - len(ctx.run_id) - 1]}-{ctx.run_id}"
+        ctx.say(f"'{name}' is {taken[0].id} in {region}, which will be replaced; baking as '{temporary}'")
+        return replace(text, name=temporary)
 
     def _check_replaceable(self, taken: Sequence[OwnImage], region: str) -> None:
         """Raise CloudError now for an old image that could not be deregistered at the end."""

@@ -48,6 +48,11 @@ def _launched(stage: Any, name: str) -> tuple[Verb, str]:
     return "launch", f"{'a test instance' if name.startswith('test-') else 'an instance'} ({types})"
 
 
+def _days(stage: Any) -> str:
+    days = stage.after_seconds / 86400
+    return f"{days:g} day{'' if days == 1 else 's'}"
+
+
 DESCRIBED: Mapping[str, _Describe] = {
     "FindSource": lambda stage, name: ("find", "the source image"),
     "FindBase": lambda stage, name: ("find", f"the image of {stage.base}"),
@@ -61,14 +66,23 @@ DESCRIBED: Mapping[str, _Describe] = {
     "CopyToRegion": lambda stage, name: ("copy", "the image"),
     "CopyBundleToRegion": lambda stage, name: ("copy", "the bundle and its image"),
     "ShareImage": lambda stage, name: ("share", f"the image with {stage.audience.describe()}"),
+    "TagImage": lambda stage, name: ("change", f"the image's tags {', '.join(stage.tags)}"),
+    "RevokeGrants": lambda stage, name: ("change", "the image's permissions (all others are removed)"),
+    "DeprecateImage": lambda stage, name: ("change", f"the image's deprecation ({_days(stage)} after its creation)"),
+    "RemoveDeprecation": lambda stage, name: ("change", "the image's deprecation (removed)"),
+    "ProtectImage": lambda stage, name: ("change", "the image's deregistration protection"),
+    "RemoveProtection": lambda stage, name: ("change", "the image's deregistration protection (removed)"),
+    "UpdateTemplate": lambda stage, name: ("create", f"a version of launch template {stage.target} with the image"),
+    "WriteParameter": lambda stage, name: ("write", f"SSM parameter {stage.parameter.name_in(stage.ec2.region)}"),
     "ReplaceImage": lambda stage, name: ("replace", "the image that has the name now, with its data"),
 }
 """Verb and object by class of stage. A test compares the classes with those of the recipe."""
 SILENT = frozenset(
     {
         *("RecordInputs", "NameImages", "CheckNames", "CheckTypes", "CheckBucket", "CheckPublic", "CheckKeys"),
+        *("CheckParameter", "CheckTemplates"),
         *("UseKey", "UseGroups", "AwaitSsh", "Scrub", "Stop", "TerminateInstance", "UseImage", "CheckNewInstance"),
-        *("PublishGate", "Keep", "CollectImages", "CollectPublished", "ExistingText", "CheckHygiene", "CheckBundle"),
+        *("PublishGate", "Keep", "CollectImages", "ExistingText", "CheckHygiene", "CheckBundle"),
         *("RunShell", "UploadFile", "RenderTemplate", "RebootMachine"),
         *("CheckCommand", "CheckHttp", "CheckPackage", "CheckPath", "CheckPort", "CheckService"),
     }

@@ -8,10 +8,19 @@ from typing import Literal
 
 from imagepipe.iam.document import Statement, merged
 from imagepipe.policy.context import PolicyContext
-from imagepipe.policy.stages import STAGES, STEPS, heartbeat, stages_of
-from imagepipe.policy.undo import UNDO, kinds_of, sweep
+from imagepipe.policy.stages import (
+    PUBLISHING,
+    STAGES,
+    STEPS,
+    heartbeat,
+    heartbeat_of_images,
+    publishing_stages_of,
+    reusing_stages_of,
+    stages_of,
+)
+from imagepipe.policy.undo import UNDO, kinds_of, kinds_of_images, sweep
 
-For = Literal["build", "clean"]
+For = Literal["build", "publish", "clean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +33,22 @@ class Reason:
 
 
 def reasons(context: PolicyContext, wanted: For) -> Iterator[Reason]:
-    """Yield the statements that a build of the spec and its undo need; or only those of `clean`."""
+    """Yield the statements that a build of the spec and its undo need; or those of `publish`, or only of `clean`."""
     if wanted == "build":
         for name in stages_of(context):
             yield from (Reason(name, statement) for statement in STAGES[name](context))
+        for name in reusing_stages_of(context):
+            yield from (Reason(name, statement) for statement in PUBLISHING[name](context))
         for name, asks in STEPS.items():
             yield from (Reason(name, statement) for statement in asks(context))
         yield from (Reason("Heartbeat", statement) for statement in heartbeat(context))
+    elif wanted == "publish":
+        for name in publishing_stages_of(context):
+            yield from (Reason(name, statement) for statement in {**STAGES, **PUBLISHING}[name](context))
+        yield from (Reason("Heartbeat", statement) for statement in heartbeat_of_images(context))
     else:
         yield from (Reason("clean --older-than", statement) for statement in sweep(context))
-    for kind in kinds_of(context):
+    for kind in kinds_of_images(context) if wanted == "publish" else kinds_of(context):
         yield from (Reason(f"undo of {kind}", statement) for statement in UNDO[kind](context))
 
 

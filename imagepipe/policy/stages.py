@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from imagepipe import render
 from imagepipe.iam.document import Statement
 from imagepipe.iam.facts import arn
 from imagepipe.policy import storage
 from imagepipe.policy.context import EXPIRES, OWN_ACCOUNT, SPEC, STATE, PolicyContext
 from imagepipe.policy.launch import launches, passes_role
-from imagepipe.spec.models import AmiBySsm, SubnetsByTags
-from imagepipe.spec.scalars import ssm_parameter_arn
+from imagepipe.spec.models import AmiBySsm, Spec, SubnetsByTags
+from imagepipe.spec.scalars import NEVER, ssm_parameter_arn
 
 StatementBuilder = Callable[[PolicyContext], Iterator[Statement]]
 
@@ -181,12 +182,85 @@ def share_image(context: PolicyContext) -> Iterator[Statement]:
     yield Statement("ChangeOurImages", ("ec2:DescribeImageAttribute",), context.all("image"), context.ours())
     yield Statement("ChangeOurImages", ("ec2:ModifyImageAttribute",), context.all("image"), context.ours())
     if context.ebs and (accounts := context.spec.publish.share.accounts):
+        yield Statement("ReadPermissions", ("ec2:DescribeSnapshotAttribute",), context.all("snapshot"), context.ours())
         condition = {
             **context.ours(),
             "ForAllValues:StringEquals": {"ec2:Add/userId": accounts},
             "Null": {"ec2:Add/userId": ("false",)},
         }
         yield Statement("ShareSnapshots", ("ec2:ModifySnapshotAttribute",), context.all("snapshot"), condition)
+
+
+def revoke_grants(context: PolicyContext) -> Iterator[Statement]:
+    yield Statement("ReadPermissions", ("ec2:DescribeImageAttribute",), context.all("image"), context.ours())
+    yield Statement("ChangeOurImages", ("ec2:ModifyImageAttribute",), context.all("image"), context.ours())
+    if context.ebs:
+        yield Statement("ReadPermissions", ("ec2:DescribeSnapshotAttribute",), context.all("snapshot"), context.ours())
+        condition = {**context.ours(), "Null": {"ec2:Add/userId": ("true",), "ec2:Add/group": ("true",)}}
+        yield Statement("RevokeSnapshots", ("ec2:ModifySnapshotAttribute",), context.all("snapshot"), condition)
+
+
+def _changes_ours(context: PolicyContext, action: str) -> Iterator[Statement]:
+    yield from context.reads("DescribeImages")
+    yield Statement("ChangeOurImages", (f"ec2:{action}",), context.all("image"), context.ours())
+
+
+def deprecate_image(context: PolicyContext) -> Iterator[Statement]:
+    yield from _changes_ours(context, "EnableImageDeprecation")
+
+
+def remove_deprecation(context: PolicyContext) -> Iterator[Statement]:
+    yield from _changes_ours(context, "DisableImageDeprecation")
+
+
+def protect_image(context: PolicyContext) -> Iterator[Statement]:
+    yield from _changes_ours(context, "EnableImageDeregistrationProtection")
+
+
+def remove_protection(context: PolicyContext) -> Iterator[Statement]:
+    yield from _changes_ours(context, "DisableImageDeregistrationProtection")
+
+
+def tag_image(context: PolicyContext) -> Iterator[Statement]:
+    """Allow tags with the spec's own keys, on images that exist already."""
+    resources = context.all("image", *(["snapshot"] if context.ebs else []))
+    yield _tags_ours(context, "RetagOurs", resources, *context.spec.output.tags)
+
+
+def check_templates(context: PolicyContext) -> Iterator[Statement]:
+    yield from context.reads("DescribeLaunchTemplateVersions")
+
+
+def update_template(context: PolicyContext) -> Iterator[Statement]:
+    """Allow new versions of the templates that the spec names; a template's ARN has its id, but not its name."""
+    yield from check_templates(context)
+    actions = ("ec2:CreateLaunchTemplateVersion", "ec2:ModifyLaunchTemplate")
+    templates = context.spec.publish.launch_templates
+    resources = [
+        arn(region, "launch-template", template.id or "*")
+        for region in context.everywhere
+        for template in templates
+        if region == template.region or (template.region is None and (template.name or region == context.home))
+    ]
+    yield Statement("UpdateTemplates", actions, tuple(dict.fromkeys(resources)))
+
+
+def check_parameter(context: PolicyContext) -> Iterator[Statement]:
+    yield Statement("ReadParameter", ("ssm:GetParameter", "ssm:ListTagsForResource"), _own_parameters(context))
+
+
+def write_parameter(context: PolicyContext) -> Iterator[Statement]:
+    """Systems Manager also checks the image in the caller's name (its user guide, "Native parameter support")."""
+    yield from context.reads("DescribeImages")
+    yield from check_parameter(context)
+    yield Statement("WriteParameter", ("ssm:PutParameter", "ssm:AddTagsToResource"), _own_parameters(context))
+
+
+def _own_parameters(context: PolicyContext) -> tuple[str, ...]:
+    """Return the ARNs of the parameter that names the spec's image, in each region."""
+    text = context.spec.publish.ssm_parameter
+    names = {region: render.render_late(text or "", {"region": region}) for region in context.everywhere}
+    return tuple(ssm_parameter_arn(name, context.partition, region) for region, name in names.items())
 
 
 def keep(context: PolicyContext) -> Iterator[Statement]:
@@ -216,6 +290,10 @@ def heartbeat(context: PolicyContext) -> Iterator[Statement]:
     kinds += [] if context.spec.launch.ssh.key_pair else ["key-pair"]
     kinds += [] if context.spec.launch.security_groups else ["security-group"]
     yield _tags_ours(context, "TagOurs", context.here(*kinds), EXPIRES)
+    yield from heartbeat_of_images(context)
+
+
+def heartbeat_of_images(context: PolicyContext) -> Iterator[Statement]:
     yield _tags_ours(context, "TagOurs", context.all("image", *(["snapshot"] if context.ebs else [])), EXPIRES)
 
 
@@ -258,10 +336,24 @@ STAGES: Mapping[str, StatementBuilder] = {
     "CopyToRegion": copy_to_region,
     "CopyBundleToRegion": copy_bundle_to_region,
     "ShareImage": share_image,
+    "DeprecateImage": deprecate_image,
+    "ProtectImage": protect_image,
+    "CheckTemplates": check_templates,
+    "UpdateTemplate": update_template,
+    "CheckParameter": check_parameter,
+    "WriteParameter": write_parameter,
     "Keep": keep,
     "ReplaceImage": replace_image,
     "CollectImages": no_calls,
 }
+PUBLISHING: Mapping[str, StatementBuilder] = {
+    "UseExisting": check_names,
+    "RevokeGrants": revoke_grants,
+    "RemoveDeprecation": remove_deprecation,
+    "RemoveProtection": remove_protection,
+    "TagImage": tag_image,
+}
+"""Further stages of `imagepipe publish`, which changes images that exist already."""
 STEPS: Mapping[str, StatementBuilder] = dict.fromkeys(
     ("RunShell", "UploadFile", "RenderTemplate", "RebootMachine"), reaches_machine
 )
@@ -280,6 +372,10 @@ def stages_of(context: PolicyContext) -> Iterator[str]:
     is_shared = bool(share.accounts or share.organizations or share.ous or share.public)
     if is_shared and context.ebs:
         yield "CheckKeys"
+    if spec.publish.ssm_parameter is not None:
+        yield "CheckParameter"
+    if spec.publish.launch_templates:
+        yield "CheckTemplates"
     yield "UseKey" if spec.launch.ssh.key_pair else "MakeKey"
     yield "UseGroups" if spec.launch.security_groups else "MakeGroup"
     yield from ("Launch", "AwaitSsh")
@@ -289,8 +385,54 @@ def stages_of(context: PolicyContext) -> Iterator[str]:
         yield from ("UseImage", "CheckNewInstance", "PublishGate")
     if context.copies:
         yield "CopyBundleToRegion" if context.bundles else "CopyToRegion"
-    if is_shared:
-        yield "ShareImage"
+    yield from _attributes_of(spec)
     yield "Keep"
     if context.replaces:
-        yield from ("ReplaceImage", "CollectImages")
+        yield "ReplaceImage"
+    yield "CollectImages"
+
+
+def _attributes_of(spec: Spec) -> Iterator[str]:
+    publish, share = spec.publish, spec.publish.share
+    if share.accounts or share.organizations or share.ous or share.public:
+        yield "ShareImage"
+    if publish.deprecate_after:
+        yield "DeprecateImage"
+    if publish.deregistration_protection:
+        yield "ProtectImage"
+    if publish.launch_templates:
+        yield "UpdateTemplate"
+    if publish.ssm_parameter is not None:
+        yield "WriteParameter"
+
+
+def reusing_stages_of(context: PolicyContext) -> Iterator[str]:
+    """Yield the further classes of stages of a build that publishes an existing image, because nothing has changed."""
+    if context.spec.output.tags:
+        yield "TagImage"
+
+
+def publishing_stages_of(context: PolicyContext) -> Iterator[str]:
+    """Yield the classes of the stages that `imagepipe publish` may need for a spec, each once."""
+    spec, publish = context.spec, context.spec.publish
+    yield from ("UseExisting", "CheckNames")
+    if publish.share.public:
+        yield "CheckPublic"
+    if context.bundles:
+        yield from ("CheckTypes", "CheckBucket")
+    elif any(each == "ShareImage" for each in _attributes_of(spec)):
+        yield "CheckKeys"
+    if publish.ssm_parameter is not None:
+        yield "CheckParameter"
+    if publish.launch_templates:
+        yield "CheckTemplates"
+    if context.copies:
+        yield from ("CopyBundleToRegion" if context.bundles else "CopyToRegion", "Keep")
+    yield "RevokeGrants"
+    if publish.deprecate_after == NEVER:
+        yield "RemoveDeprecation"
+    if publish.deregistration_protection is False:
+        yield "RemoveProtection"
+    if spec.output.tags:
+        yield "TagImage"
+    yield from _attributes_of(spec)

@@ -57,6 +57,11 @@ def kinds_of(context: PolicyContext) -> Iterator[str]:
         yield "key-pair"
     if not context.spec.launch.security_groups:
         yield "security-group"
+    yield from kinds_of_images(context)
+
+
+def kinds_of_images(context: PolicyContext) -> Iterator[str]:
+    """Return the kinds of claims on images and their data."""
     yield "image"
     yield "bundle" if context.bundles else "snapshots"
 

@@ -1,1 +1,1 @@
-"""Stages that publish an image: test gate, copies, launch permissions, names."""
+"""Stages that publish an image: test gate, copies, permissions, lifetime, names, templates and the parameter."""

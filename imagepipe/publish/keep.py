@@ -1,4 +1,4 @@
-"""The last stage of a successful build: mark its images as kept, in every region and in the journal."""
+"""Mark the images of a build as kept, in every required region and in the journal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Keep(Stage[tuple[Image, ...]]):
     ec2: Mapping[str, Ec2] = field(repr=False, compare=False)
     """EC2 by region."""
     images: tuple[Ref[Image], ...]
-    """Every image of the build: either all of them are kept or none."""
+    """The images of all required regions, of which all are kept or none; or the image of a best-effort region."""
     after: tuple[Ref[Any], ...] = ()
     """Further stages that must succeed first."""
 
@@ -61,6 +61,19 @@ class Keep(Stage[tuple[Image, ...]]):
 
     def summary(self, output: tuple[Image, ...]) -> str:
         return ", ".join(f"{image.id} in {image.region}" for image in output)
+
+
+@dataclass(frozen=True)
+class CollectImages(Stage[tuple[Image, ...]]):
+    """Collect the images of a spec, once everything about them is done in every required region."""
+
+    images: tuple[Ref[Image], ...]
+
+    def run(self, ctx: Context) -> tuple[Image, ...]:
+        return tuple(ctx[ref] for ref in self.images)
+
+    def title(self) -> str:
+        return "the images are published"
 
 
 def _claims(ctx: Context, image: Image) -> list[Claim]:

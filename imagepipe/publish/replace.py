@@ -110,19 +110,6 @@ class ReplaceImage(Stage[Image]):
         return f"{output.id} is '{output.name}'"
 
 
-@dataclass(frozen=True)
-class CollectImages(Stage[tuple[Image, ...]]):
-    """Collect the images of the build under their final names."""
-
-    images: tuple[Ref[Image], ...]
-
-    def run(self, ctx: Context) -> tuple[Image, ...]:
-        return tuple(ctx[ref] for ref in self.images)
-
-    def title(self) -> str:
-        return "the names are taken over"
-
-
 def _try(ctx: Context, operation: str, action: Callable[[], object]) -> None:
     try:
         action()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from imagepipe import render
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import bundle_of, snapshots_of
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
+from imagepipe.late import Text
 from imagepipe.values import Image, ImageText
 
 
@@ -38,20 +40,6 @@ class UseExisting(Stage[Image]):
 
 
 @dataclass(frozen=True)
-class CollectPublished(Stage[tuple[Image, ...]]):
-    """Collect the images of a spec that was not baked: those of the earlier run, and the new copies once kept."""
-
-    images: tuple[Ref[Image], ...]
-    copies: Ref[tuple[Image, ...]] | None = None
-
-    def run(self, ctx: Context) -> tuple[Image, ...]:
-        return (*(ctx[ref] for ref in self.images), *(ctx[self.copies] if self.copies else ()))
-
-    def title(self) -> str:
-        return "the image is published"
-
-
-@dataclass(frozen=True)
 class ExistingText(Stage[Mapping[str, ImageText]]):
     """Take the name, description and tags of an existing image for its copies.
 
@@ -61,6 +49,8 @@ class ExistingText(Stage[Mapping[str, ImageText]]):
     ec2: Ec2 = field(repr=False, compare=False)
     image: Ref[Image]
     regions: tuple[str, ...]
+    tags: Mapping[str, Text] = field(default_factory=dict)
+    """Tags of the spec that the image may not have yet; they may use the region."""
 
     def run(self, ctx: Context) -> Mapping[str, ImageText]:
         found = self.ec2.images.describe(ctx[self.image].id)
@@ -68,8 +58,11 @@ class ExistingText(Stage[Mapping[str, ImageText]]):
         own = {key: value for key, value in every.items() if not key.startswith("imagepipe:")}
         if tags.FINGERPRINT in every:
             own[tags.FINGERPRINT] = every[tags.FINGERPRINT]
-        text = ImageText(found.get("Name", ""), found.get("Description", ""), own)
-        return dict.fromkeys(self.regions, text)
+        name, description = str(found.get("Name", "")), str(found.get("Description", ""))
+        return {
+            region: ImageText(name, description, {**own, **render.render_late_values(self.tags, {"region": region})})
+            for region in self.regions
+        }
 
     def title(self) -> str:
         return "take over the name and the tags"

@@ -1,4 +1,4 @@
-"""Launch permissions: let others launch the image in every region, once every copy exists."""
+"""Launch permissions: let others launch the image, in each region as soon as it is there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.errors import DENIED
-from imagepipe.cloud.images import Audience, SourceImage
+from imagepipe.cloud.images import Audience, SourceImage, snapshots_of
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
+from imagepipe.publish.attribute import ImageAttribute
 from imagepipe.values import Image
 
 
@@ -135,22 +136,61 @@ class CheckKeys(Stage[None]):
 
 
 @dataclass(frozen=True)
-class ShareImage(Stage[Image]):
+class ShareImage(ImageAttribute):
     """Let others launch the image. Accounts also get access to its snapshots, so that they can copy it."""
 
-    ec2: Ec2 = field(repr=False, compare=False)
-    image: Ref[Image]
     audience: Audience
-    after: tuple[Ref[Any], ...]
-    """The images of all regions: nothing is shared before every copy exists."""
 
-    def run(self, ctx: Context) -> Image:
-        image = ctx[self.image]
+    def differences(self, image: Mapping[str, Any]) -> list[str]:
+        id = str(image["ImageId"])
+        present = self.ec2.images.permissions(id)
+        found = [f"+ {_name(each)} may launch it" for each in self.audience.permissions() if each not in present]
+        for snapshot in snapshots_of(image) if self.audience.accounts else ():
+            allowed = self.ec2.snapshots.permissions(snapshot)
+            lacking = [each for each in self.audience.accounts if {"UserId": each} not in allowed]
+            found += [f"+ {each} may copy {snapshot}" for each in lacking]
+        return found
+
+    def apply(self, ctx: Context, image: Image) -> None:
         self.ec2.images.share(image.id, image.snapshots, self.audience)
-        return image
 
     def title(self) -> str:
         return f"share the image in {self.ec2.region}"
 
     def summary(self, output: Image) -> str:
         return f"{output.id} with {self.audience.describe()}"
+
+
+@dataclass(frozen=True)
+class RevokeGrants(ImageAttribute):
+    """Remove the permissions of everybody who is not in the audience: to launch the image and to copy its snapshots."""
+
+    audience: Audience
+
+    def differences(self, image: Mapping[str, Any]) -> list[str]:
+        found = [f"- {_name(each)} may no longer launch it" for each in self._launchers(str(image["ImageId"]))]
+        for snapshot in snapshots_of(image):
+            found += [f"- {_name(each)} may no longer copy {snapshot}" for each in self._copiers(snapshot)]
+        return found
+
+    def apply(self, ctx: Context, image: Image) -> None:
+        if launchers := self._launchers(image.id):
+            self.ec2.images.unshare(image.id, launchers)
+        for snapshot in image.snapshots:
+            if copiers := self._copiers(snapshot):
+                self.ec2.snapshots.unshare(snapshot, copiers)
+
+    def _launchers(self, image: str) -> list[dict[str, str]]:
+        wanted = self.audience.permissions()
+        return [each for each in self.ec2.images.permissions(image) if each not in wanted]
+
+    def _copiers(self, snapshot: str) -> list[dict[str, str]]:
+        wanted = [{"UserId": account} for account in self.audience.accounts]
+        return [each for each in self.ec2.snapshots.permissions(snapshot) if each not in wanted]
+
+    def title(self) -> str:
+        return f"remove the other permissions in {self.ec2.region}"
+
+
+def _name(permission: Mapping[str, str]) -> str:
+    return "everybody" if "Group" in permission else next(iter(permission.values()))

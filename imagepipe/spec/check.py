@@ -24,6 +24,7 @@ from imagepipe.spec.explain import did_you_mean, nearest, value_at
 from imagepipe.spec.find import named_file
 from imagepipe.spec.keys import parse_key
 from imagepipe.spec.models import AmiByFilter, AmiBySsm, EbsOutput, Encrypt, InstanceStoreOutput, Project, Spec, Ssh
+from imagepipe.spec.publish_rules import publish_findings, publish_warnings
 from imagepipe.spec.scalars import description_problem, image_name_problem
 from imagepipe.spec.user_data import user_data_problem
 
@@ -44,13 +45,16 @@ def check_spec(spec: Spec, document: Document, file: Path, project: Project) -> 
         *_launch(spec, file.parent),
         *_ownership(spec),
         *_output(spec, document, file.parent),
-        *_publish(spec),
+        *publish_findings(spec, document),
+        *_sharing(spec),
         *_partitions(spec),
     ]
     if not project.allow_unknown_region:
         findings += _regions(spec)
     missing = () if spec.launch.ssh.user or _misspells_user(document) else (_missing_user(document),)
-    warnings = bundle_warnings(spec.output) if isinstance(spec.output, InstanceStoreOutput) else ()
+    warnings = [*publish_warnings(spec)]
+    if isinstance(spec.output, InstanceStoreOutput):
+        warnings += bundle_warnings(spec.output)
     return [
         *missing,
         *(document.problem(path, message) for path, message in findings),
@@ -86,11 +90,8 @@ def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
         yield from architecture_findings(ami.architecture, launch.instance_types, are_default=are_default)
     yield from block_device_findings(launch.block_devices, ("launch", "block_devices"), tags=launch.tags)
     yield from tag_findings(launch.tags, ("launch", "tags"))
-    for index, volume in enumerate(launch.block_devices):
-        where = _region_of(volume.kms_key) if volume.kms_key else None
-        if launch.region and where not in (None, launch.region):
-            message = f"the key is in {where}, but launch.region is {launch.region}"
-            yield ("launch", "block_devices", index, "kms_key"), message
+    if launch.region:
+        yield from key_region_findings(spec, launch.region)
     if ssh.key_pair and not ssh.private_key:
         yield ("launch", "ssh", "key_pair"), "key_pair also needs private_key, the path of its private key"
     if ssh.private_key and not ssh.key_pair:
@@ -158,15 +159,26 @@ def _output(spec: Spec, document: Document, folder: Path) -> Iterator[Finding]:
 
 def _keys(encrypt: Encrypt, spec: Spec) -> Iterator[Finding]:
     """Check the regions of KMS keys, which EC2 would check only when it makes the copy."""
-    home = spec.launch.region
-    if encrypt.kms_key and home and (where := _region_of(encrypt.kms_key)) not in (None, home):
-        yield ("output", "encrypt", "kms_key"), f"the key is in {where}, but launch.region is {home}"
     for region, wanted in encrypt.per_region.items():
         at = ("output", "encrypt", "per_region", region)
         if region not in spec.publish.regions:
             yield at, f"{region} is not in publish.regions"
         elif (where := _region_of(wanted.kms_key)) not in (None, region):
             yield (*at, "kms_key"), f"the key is in {where}, but the copy in {region} needs a key in that region"
+
+
+def key_region_findings(spec: Spec, home: str) -> Iterator[Finding]:
+    """Yield the KMS keys that are used at the launch, but are not in the launch region `home`."""
+    named: list[tuple[KeyPath, str | None]] = [
+        (("launch", "block_devices", index, "kms_key"), volume.kms_key)
+        for index, volume in enumerate(spec.launch.block_devices)
+    ]
+    if isinstance(spec.output, EbsOutput) and spec.output.encrypt:
+        named.append((("output", "encrypt", "kms_key"), spec.output.encrypt.kms_key))
+    for path, key in named:
+        where = _region_of(key) if key else None
+        if where not in (None, home):
+            yield path, f"the key is in {where}, but launch.region is {home}"
 
 
 def _region_of(name: str) -> str | None:
@@ -202,13 +214,8 @@ def _partitions(spec: Spec) -> Iterator[Finding]:
             yield path, f"the ARN is of the partition {_partition_of(arn)}, but launch.region {home} is in {own}"
 
 
-def _publish(spec: Spec) -> Iterator[Finding]:
-    publish, output, share = spec.publish, spec.output, spec.publish.share
-    seen: set[str] = set()
-    for index, region in enumerate(publish.regions):
-        if region in seen:
-            yield ("publish", "regions", index), f"region {region} is listed twice"
-        seen.add(region)
+def _sharing(spec: Spec) -> Iterator[Finding]:
+    output, share = spec.output, spec.publish.share
     # A captured image is encrypted if its volume was. A bundle is encrypted for EC2 in any case.
     encrypted = isinstance(output, EbsOutput) and (
         output.encrypt is not None or any(v.encrypted for v in spec.launch.block_devices)
@@ -256,6 +263,9 @@ def _regions(spec: Spec) -> Iterator[Finding]:
         yield from region_finding(spec.launch.region, ("launch", "region"))
     for index, region in enumerate(spec.publish.regions):
         yield from region_finding(region, ("publish", "regions", index))
+    for index, template in enumerate(spec.publish.launch_templates):
+        if template.region is not None:
+            yield from region_finding(template.region, ("publish", "launch_templates", index, "region"))
 
 
 def check_together(loaded: Sequence[LoadedSpec]) -> None:

@@ -19,6 +19,7 @@ from imagepipe.spec.scalars import (
     Cidr,
     DeviceName,
     Duration,
+    DurationOrNever,
     EnvName,
     ExcludedPath,
     FileMode,
@@ -28,6 +29,8 @@ from imagepipe.spec.scalars import (
     InstanceType,
     KeyName,
     KmsKey,
+    LaunchTemplateId,
+    LaunchTemplateName,
     OrganizationArn,
     OuArn,
     Owner,
@@ -548,14 +551,72 @@ class Share(Model):
     public: bool = Field(False, description="Share with everybody.")
 
 
+class DeregistrationProtection(Model):
+    """Protection of the image against deregistration."""
+
+    cooldown: bool = Field(False, description="Keep the image protected for 24 hours after the protection is disabled.")
+
+
+def _protection(value: Any) -> Any:
+    return {} if value is True else value
+
+
+def _protection_kind(value: Any) -> str:
+    return "no protection" if value is False else "image protection"
+
+
+Protection = Annotated[
+    Annotated[Literal[False], Tag("no protection")] | Annotated[DeregistrationProtection, Tag("image protection")],
+    Discriminator(_protection_kind),
+]
+
+
+class LaunchTemplate(Model):
+    """A launch template that gets a new version with the image; exactly one of `id` and `name`."""
+
+    id: LaunchTemplateId | None = Field(None, description="Id of the template.")
+    name: LaunchTemplateName | None = Field(
+        None, description="Name of the template; without `region`, in every region of the image."
+    )
+    region: str | None = Field(
+        None, description="Region of the template; if absent, the launch region for `id`, and every region for `name`."
+    )
+    source_version: Literal["default", "latest"] = Field(
+        "default", description="Version that the new one is based on; only its image is replaced."
+    )
+    set_default: bool = Field(True, description="Make the new version the default one.")
+
+
 class Publish(Model):
-    """Copies, permissions and retirement of the image."""
+    """Copies, permissions, lifetime and announcement of the image."""
 
     regions: tuple[str, ...] = Field((), description="Regions to copy the image to; the launch region keeps its image.")
+    best_effort: tuple[str, ...] = Field(
+        (), description="Regions among `regions` that may fail alone: the build keeps the other images, and succeeds."
+    )
     timeout: Duration = Field(43200.0, description="Time limit for the copy in each region.")
     share: Share = Field(default_factory=Share, description="Launch permissions.")
-    ssm_parameter: Text | None = Field(None, description="SSM parameter to store the image's id in, in each region.")
-    deprecate_after: Duration | None = Field(None, description="Deprecate the image this long after its creation.")
+    ssm_parameter: Text | None = Field(
+        None,
+        description="SSM parameter of the data type `aws:ec2:image` for the image's id, written last in each region. "
+        "May use `region`, but neither `source` nor `build`.",
+    )
+    launch_templates: tuple[LaunchTemplate, ...] = Field(
+        (), description="Launch templates that get a new version with the image."
+    )
+    deprecate_after: DurationOrNever | None = Field(
+        None,
+        description="Deprecate the image this long after its creation; `never` removes a deprecation. If absent, it "
+        "stays as it is.",
+    )
+    deregistration_protection: Annotated[
+        Protection | None,
+        BeforeValidator(_protection, json_schema_input_type=bool | DeregistrationProtection),
+    ] = Field(
+        None,
+        description="Protect the image against deregistration: `true`, or `{cooldown: true}`; `false` removes the "
+        "protection. If absent, it stays as it is.",
+    )
     keep: int | None = Field(
         None, description="Number of the newest images to keep; an image in use is never retired.", ge=1
     )
@@ -647,7 +708,7 @@ class Spec(Model):
     )
     fail_fast: bool = Field(False, description="Stop at the first test that fails; otherwise all tests run.")
     output: Output = Field(description="Image to create.")
-    publish: Publish = Field(default_factory=Publish, description="Copies, permissions and retirement.")
+    publish: Publish = Field(default_factory=Publish, description="Copies, permissions, lifetime and announcement.")
     hygiene: Hygiene = Field(default_factory=Hygiene, description="Exceptions from the hygiene scan.")
     reuse: Annotated[Reuse | None, BeforeValidator(_reuse, json_schema_input_type=Literal["unchanged"] | Reuse)] = (
         Field(

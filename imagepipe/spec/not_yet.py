@@ -26,9 +26,5 @@ def not_yet(loaded: LoadedSpec, *, severity: str = "error") -> list[Problem]:
 
 def _found(spec: Spec) -> Iterator[tuple[KeyPath, str]]:
     publish = spec.publish
-    if publish.ssm_parameter is not None:
-        yield ("publish", "ssm_parameter"), "writing an SSM parameter"
-    if publish.deprecate_after is not None:
-        yield ("publish", "deprecate_after"), "deprecation"
     if publish.keep is not None:
         yield ("publish", "keep"), "retiring old images"

@@ -48,6 +48,26 @@ Duration = Annotated[
 ]
 
 
+NEVER = 0.0
+"""The value of `never` in place of a duration."""
+
+
+def _duration_or_never(value: object) -> object:
+    if value == "never":
+        return NEVER
+    found = _duration(value)
+    if found == 0:
+        raise PydanticCustomError("duration", "must be longer than 0s; for no such time, write never")
+    return found
+
+
+DurationOrNever = Annotated[
+    float,
+    BeforeValidator(_duration_or_never, json_schema_input_type=str),
+    Field(json_schema_extra={"format": "duration"}),
+]
+
+
 def _matching(pattern: str, message: str) -> AfterValidator:
     compiled = re.compile(pattern)
 
@@ -162,6 +182,24 @@ SsmName = Annotated[
 ]
 
 
+MAX_PARAMETER = 1011
+MAX_LEVELS = 15
+
+
+def parameter_name_problem(name: str) -> str | None:
+    """Return the reason why no parameter with this name could be written; None if one could be (PutParameter, Name)."""
+    if ":" in name:
+        return "write the name alone: a version or a label cannot be written, nor a parameter of another account by ARN"
+    found = SSM_NAME.fullmatch(name)
+    if found is None:
+        return "a parameter is a name, or a path that starts with /; letters, digits and . _ -"
+    if name.removeprefix("/").lower().startswith(("aws", "ssm")):
+        return "a parameter's name cannot start with aws or ssm, which Systems Manager reserves"
+    if len(name) > MAX_PARAMETER or name.count("/") > MAX_LEVELS:
+        return f"a parameter's name has at most {MAX_PARAMETER} characters and {MAX_LEVELS} levels"
+    return None
+
+
 def ssm_parameter_arn(name: str, partition: str, region: str) -> str:
     """Return the ARN of a parameter as IAM compares it, without version and label, in any account if it is a name."""
     found = SSM_NAME.fullmatch(name)
@@ -171,6 +209,17 @@ def ssm_parameter_arn(name: str, partition: str, region: str) -> str:
     return f"arn:{partition}:ssm:{region}:*:parameter/{found['name'].removeprefix('/')}"
 
 
+LaunchTemplateId = Annotated[
+    str, _matching(r"lt-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a launch template's id is lt- and 8 or 17 hex digits")
+]
+LaunchTemplateName = Annotated[
+    str,
+    _matching(
+        r"[a-zA-Z0-9().\-/_]{3,128}",
+        "a launch template's name has 3 to 128 letters, digits and ( ) . - / _",
+    ),
+]
+"""EC2 API reference, CreateLaunchTemplate, LaunchTemplateName."""
 SnapshotId = Annotated[
     str, _matching(r"snap-(?:[0-9a-f]{8}|[0-9a-f]{17})", "a snapshot id is snap- and 8 or 17 hex digits")
 ]

@@ -21,6 +21,8 @@ from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.record_inputs import RecordInputs
 from imagepipe.launch.source import BySsm, CheckNames, FindBase, FindSource, NameImages, Newest
 from imagepipe.publish.keep import Keep
+from imagepipe.publish.launch_template import CheckTemplates, TemplateTarget
+from imagepipe.publish.parameter import CheckParameter, ImageParameter
 from imagepipe.publish.share import CheckKeys, CheckPublic, ImageKeys
 from imagepipe.spec.find import named_file
 from imagepipe.spec.loaded import LoadedSpec
@@ -39,12 +41,27 @@ class Section:
     prefix: str
     names: list[str] = field(default_factory=list)
     """Stages of the section, in the order in which they were added."""
+    whole: Section | None = None
+    """The section that this one is a part of."""
 
     def add(self, name: str, stage: Stage[T]) -> Ref[T]:
         """Add a stage under the section's prefix. Raises ValueError as `Graph.add` does."""
         ref = self.graph.add(f"{self.prefix}{name}", stage)
         self.names.append(ref.stage)
+        if self.whole is not None:
+            self.whole.names.append(ref.stage)
         return ref
+
+
+@dataclass(frozen=True, slots=True)
+class BestEffort:
+    """The stages of a region that may fail alone."""
+
+    source: Ref[Image]
+    """The image that is copied or published there; its stage belongs to the spec itself."""
+    image: Ref[Image]
+    """The image in the region, once everything about it is done."""
+    stages: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,8 @@ class Baked:
     """The stages that test the image, the boot of the test instance first."""
     stages: frozenset[str]
     """All stages of the spec."""
+    best_effort: Mapping[str, BestEffort] = field(default_factory=dict)
+    """The regions that may fail alone."""
     tested: Mapping[str, Ref[Image]] = field(default_factory=dict)
     """The tested image by region. A layer starts as soon as the one in its launch region is there."""
     base: Ref[Image] | None = None
@@ -79,6 +98,8 @@ class ImageBuild:
     """EC2 in the launch region."""
     everywhere: Mapping[str, Ec2]
     """EC2 by region: the launch region, then each region that gets a copy."""
+    parts: Mapping[str, Section]
+    """The section of each region that may fail alone, in which its stages are."""
     run_tags: RunTags
     base: Ref[Image] | None = None
     """The image of the spec that this one is built on, in the launch region."""
@@ -98,7 +119,9 @@ class ImageBuild:
         run_tags = RunTags(tools.run_id, spec.name, started, variant=loaded.key.variant)
         image = base.tested[region] if base else None
         kept = base.kept if base else None
-        return cls(loaded, tools, stages, tools.regions[region], everywhere, run_tags, image, kept)
+        may_fail = [name for name in spec.publish.best_effort if name != region]
+        parts = {name: Section(stages.graph, stages.prefix, whole=stages) for name in may_fail}
+        return cls(loaded, tools, stages, tools.regions[region], everywhere, parts, run_tags, image, kept)
 
     @property
     def spec(self) -> Spec:
@@ -113,6 +136,15 @@ class ImageBuild:
     def copies(self) -> list[str]:
         """The regions that get a copy."""
         return [region for region in self.everywhere if region != self.region]
+
+    @property
+    def required(self) -> Mapping[str, Ec2]:
+        """EC2 by region, without the regions that may fail alone."""
+        return {region: ec2 for region, ec2 in self.everywhere.items() if region not in self.parts}
+
+    def add_in(self, region: str, name: str, stage: Stage[T]) -> Ref[T]:
+        """Add a stage of one region: it fails alone if the region may."""
+        return self.parts.get(region, self.stages).add(f"{name}-{region}", stage)
 
     @property
     def replaces(self) -> bool:
@@ -147,18 +179,23 @@ class ImageBuild:
         return NameImages(regions, source, output.name, output.description, output.tags, fingerprint)
 
     def check_names(self, wanted: Ref[Mapping[str, ImageText]]) -> CheckNames:
-        return CheckNames(self.everywhere, wanted, self.replaces)
+        return CheckNames(self.everywhere, wanted, self.replaces, frozenset(self.parts))
 
-    def check_sharing(self, source: Ref[SourceImage]) -> Iterator[Ref[None]]:
-        """Add the checks that the image can be shared as the spec asks."""
+    def check_publication(self, source: Ref[SourceImage]) -> Iterator[Ref[None]]:
+        """Add the checks that the image can be shared, and named by a parameter and templates, as the spec asks."""
         if self.audience.public:
-            yield self.stages.add("public", CheckPublic(self.everywhere))
+            yield self.stages.add("public", CheckPublic(self.required))
         if self.audience and (keys := image_keys(self.spec, self.region)):
-            yield self.stages.add("keys", CheckKeys(self.everywhere, source, self.audience, keys))
+            yield self.stages.add("keys", CheckKeys(self.required, source, self.audience, keys))
+        if (parameter := image_parameter(self.loaded)) is not None:
+            yield self.stages.add("parameter", CheckParameter(self.required, parameter))
+        targets = {region: tuple(template_targets(self.spec, region, self.region)) for region in self.required}
+        if any(targets.values()):
+            yield self.stages.add("templates", CheckTemplates(self.required, targets))
 
-    def keep(self, images: Iterable[Ref[Image]], terminated: Sequence[Ref[Any]]) -> Keep:
-        """Keep the images, once the instances are terminated and the images of the base are kept."""
-        return Keep(self.everywhere, tuple(images), (*terminated, *((self.base_kept,) if self.base_kept else ())))
+    def keep(self, images: Iterable[Ref[Image]], after: Sequence[Ref[Any]]) -> Keep:
+        """Keep the images, once these stages are done and the images of the base are kept."""
+        return Keep(self.everywhere, tuple(images), (*after, *((self.base_kept,) if self.base_kept else ())))
 
     def key(self, source: Ref[SourceImage]) -> MakeKey | UseKey:
         """Use the account's own key pair if the spec names one; otherwise make a temporary one."""
@@ -256,6 +293,21 @@ def audience_of(spec: Spec) -> Audience:
     """Return everybody with whom a spec shares its image; falsy if it is not shared."""
     share = spec.publish.share
     return Audience(share.accounts, share.organizations, share.ous, share.public)
+
+
+def image_parameter(loaded: LoadedSpec) -> ImageParameter | None:
+    """Return the SSM parameter that names a spec's images; None if there is none."""
+    spec = loaded.checked()
+    if spec.publish.ssm_parameter is None:
+        return None
+    return ImageParameter(spec.publish.ssm_parameter, spec.name, loaded.key.variant)
+
+
+def template_targets(spec: Spec, region: str, home: str) -> Iterator[TemplateTarget]:
+    """Yield the launch templates of a region that get a version with a spec's image. `home` is the launch region."""
+    for each in spec.publish.launch_templates:
+        if region == each.region or (each.region is None and (each.name is not None or region == home)):
+            yield TemplateTarget(each.id, each.name, each.source_version, each.set_default)
 
 
 def image_keys(spec: Spec, home: str) -> ImageKeys | None:

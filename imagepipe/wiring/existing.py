@@ -8,26 +8,43 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A difference between an image and its spec, in one region, and the stage that removes it."""
+
+    region: str
+    stage: str
+    """Name of the stage, without the region: `share`."""
+    lines: tuple[str, ...] = ()
+    """The difference, for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class Existing:
     """The images of a spec that is not baked."""
 
     images: Mapping[str, str]
     """Image id by region; the launch region is always among them."""
-    unshared: tuple[str, ...] = ()
-    """Regions whose image lacks a launch permission of the spec."""
+    changes: tuple[Change, ...] = ()
+    """The differences of these images from the spec; a region without an image is not among them."""
 
     def describe(self) -> str:
         """Return the images as text."""
         return ", ".join(f"{id} in {region}" for region, id in self.images.items())
 
+    def stages(self, region: str) -> frozenset[str]:
+        """Return the names of the stages that change the image in a region."""
+        return frozenset(change.stage for change in self.changes if change.region == region)
+
     def record(self) -> dict[str, Any]:
         """Return the value for the journal."""
-        return {"images": dict(self.images), "unshared": list(self.unshared)}
+        changes = [[change.region, change.stage, list(change.lines)] for change in self.changes]
+        return {"images": dict(self.images), "changes": changes}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Existing:
         """Return the value that `record` made."""
-        return cls(dict(record["images"]), tuple(record["unshared"]))
+        changes = tuple(Change(region, stage, tuple(lines)) for region, stage, lines in record["changes"])
+        return cls(dict(record["images"]), changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,11 @@ def bases_first(loaded: Sequence[LoadedSpec]) -> list[LoadedSpec]:
     place = {str(each.key): index for index, each in enumerate(loaded)}
     graph = networkx.DiGraph()
     graph.add_nodes_from(place)
-    graph.add_edges_from((str(each.base_spec.key), str(each.key)) for each in loaded if each.base_spec is not None)
+    graph.add_edges_from(
+        (str(each.base_spec.key), str(each.key))
+        for each in loaded
+        if each.base_spec is not None and str(each.base_spec.key) in place
+    )
     order = networkx.lexicographical_topological_sort(graph, key=place.__getitem__)
     return [loaded[place[key]] for key in order]
 
@@ -34,16 +38,20 @@ def check_bases(loaded: Sequence[LoadedSpec], region: Callable[[Spec], str]) -> 
         if each.base_spec is None:
             continue
         base, home = each.base_spec.checked(), region(each.checked())
-        covered = list(dict.fromkeys((region(base), *base.publish.regions)))
+        everywhere = list(dict.fromkeys((region(base), *base.publish.regions)))
+        covered = [name for name in everywhere if name == region(base) or name not in base.publish.best_effort]
         if home not in covered:
             other = each.base_spec.problem(("publish",), "")
+            change = f"add {home} to publish.regions"
+            if home in everywhere:
+                change = f"remove {home} from publish.best_effort"
+            only = "images only" if home not in everywhere else "images that must not fail only"
             problems.append(
                 each.problem(
                     ("source", "image"),
-                    f"'{each.key}' is launched in {home}, but '{each.base_spec.key}' has images only in"
+                    f"'{each.key}' is launched in {home}, but '{each.base_spec.key}' has {only} in"
                     f" {', '.join(covered)}",
-                    hint=f"add {home} to publish.regions of {each.base_spec.key} ({other.file}:{other.line}), or change"
-                    " launch.region here",
+                    hint=f"{change} of {each.base_spec.key} ({other.file}:{other.line}), or change launch.region here",
                 )
             )
     if problems:
@@ -106,15 +114,28 @@ def select_variants(loaded: Sequence[LoadedSpec], selections: Iterable[tuple[str
 
 
 def groups_of(baked: Sequence[Baked], loaded: Sequence[LoadedSpec], *, fail_fast: bool) -> Groups:
-    """Return the groups of a run: one for each spec, which waits until its base is tested."""
+    """Return the groups of a run: one for each spec, which waits until its base is tested.
+
+    Each region that may fail alone is a group of its own.
+    """
     limits: dict[str, tuple[int, set[str]]] = {}
     for each in loaded:
         matrix = each.checked().matrix
         if matrix is not None and matrix.max_parallel is not None:
             limits.setdefault(each.key.name, (matrix.max_parallel, set()))[1].add(str(each.key))
+    groups = {build.spec: build.stages for build in baked}
+    after = {build.spec: frozenset({build.base.stage}) for build in baked if build.base is not None}
+    optional: set[str] = set()
+    for build in baked:
+        for region, part in build.best_effort.items():
+            name = f"{build.spec} in {region}"
+            optional.add(name)
+            groups[name], after[name] = part.stages, frozenset({part.source.stage})
+            groups[build.spec] -= part.stages
     return Groups(
-        {build.spec: build.stages for build in baked},
-        after={build.spec: frozenset({build.base.stage}) for build in baked if build.base is not None},
+        groups,
+        after=after,
+        optional=frozenset(optional),
         limits=tuple(Limit(frozenset(keys), at_once) for at_once, keys in limits.values()),
         fail_fast=fail_fast,
     )

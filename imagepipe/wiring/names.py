@@ -1,12 +1,14 @@
-"""The names of the images of one run, compared before anything is built."""
+"""Names and keys of the specs of a run: those that two specs would fight over, and keys of another region."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from imagepipe.errors import UsageError
+from imagepipe.errors import SpecError, UsageError
+from imagepipe.spec.check import key_region_findings
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
+from imagepipe.wiring.build import image_parameter, template_targets
 
 
 def check_distinct_names(specs: Sequence[LoadedSpec], region: Callable[[Spec], str]) -> None:
@@ -25,3 +27,34 @@ def check_distinct_names(specs: Sequence[LoadedSpec], region: Callable[[Spec], s
                     f"specs '{other}' and '{key}' both name their image '{name}' in {where}",
                     hint=f"put {own} into output.name, or build one after the other",
                 )
+    _check_distinct_targets(specs, region)
+
+
+def check_key_regions(specs: Sequence[LoadedSpec], region: Callable[[Spec], str]) -> None:
+    """Raise SpecError for KMS keys outside the launch region, which --region or the session may have set."""
+    problems = [
+        loaded.problem(path, message)
+        for loaded in specs
+        for path, message in key_region_findings(loaded.checked(), region(loaded.checked()))
+    ]
+    if problems:
+        raise SpecError(problems)
+
+
+def _check_distinct_targets(specs: Sequence[LoadedSpec], region: Callable[[Spec], str]) -> None:
+    """Raise UsageError if two specs of a run write the same SSM parameter or launch template: the last would win."""
+    taken: dict[tuple[str, str], str] = {}
+    for loaded in specs:
+        spec, key = loaded.checked(), str(loaded.key)
+        home, parameter = region(spec), image_parameter(loaded)
+        for where in dict.fromkeys((home, *spec.publish.regions)):
+            written = [f"launch template {target}" for target in template_targets(spec, where, home)]
+            written += [f"SSM parameter {parameter.name_in(where)}"] if parameter else []
+            for each in written:
+                if (other := taken.setdefault((where, each), key)) != key:
+                    own = "an axis of the matrix" if loaded.axes else "{{ spec.name }}"
+                    hint = f"put {own} into publish.ssm_parameter"
+                    raise UsageError(
+                        f"specs '{other}' and '{key}' both write {each} in {where}",
+                        hint=hint if each.startswith("SSM") else "name a template in one of the specs only",
+                    )

@@ -10,7 +10,7 @@ from typing import Any
 from imagepipe.capture.ebs import CaptureEbs
 from imagepipe.capture.stop import Stop
 from imagepipe.cloud.devices import DeviceWanted
-from imagepipe.cloud.ec2 import Regions
+from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.images import Audience
 from imagepipe.cloud.registration import Registration
 from imagepipe.cloud.session import Access, Session
@@ -19,15 +19,24 @@ from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.launch.access import MakeGroup, MakeKey
 from imagepipe.launch.machine import Launch, SpotWanted
+from imagepipe.publish.attribute import ImageAttribute
 from imagepipe.publish.copy_ebs import CopyLimits, CopyToRegion
 from imagepipe.publish.keep import Keep
-from imagepipe.publish.share import ShareImage
-from imagepipe.values import ImageText, Sealed
+from imagepipe.publish.launch_template import TemplateTarget, UpdateTemplate
+from imagepipe.publish.lifetime import DeprecateImage, ProtectImage, RemoveDeprecation, RemoveProtection
+from imagepipe.publish.share import RevokeGrants, ShareImage
+from imagepipe.values import Image, ImageText, Sealed
 from tests.account import Account
 from tests.local.aws import harness
+from tests.published import template
 
 READS = ("Describe", "Get", "Head", "List")
-ENDS = frozenset({"StopInstances", "TerminateInstances", "DeregisterImage", "DeleteSnapshot"})
+ENDS = frozenset(
+    {
+        *("StopInstances", "TerminateInstances", "DeregisterImage", "DeleteSnapshot"),
+        *("DisableImageDeprecation", "DisableImageDeregistrationProtection"),
+    }
+)
 """Actions whose only field is an id that EC2 has returned."""
 RUN_TAGS = RunTags("r1", "web")
 ORGANIZATION = "arn:aws:organizations::123456789012:organization/o-abcdefghij"
@@ -133,7 +142,8 @@ def _build(account: Account, regions: Regions) -> None:
     outputs["copy"] = copy.run(context(**outputs))
     for audience in (Audience(("210987654321",), (ORGANIZATION,), (OU,)), Audience(public=True)):
         with suppress(CloudError):  # an image with an encrypted volume is not public
-            ShareImage(here, Ref("image"), audience, (Ref("image"),)).run(context(**outputs))
+            ShareImage(here, Ref("image"), audience).run(context(**outputs))
+    _publish(here, account, outputs)
     Keep({"us-east-1": here, "us-west-2": west}, (Ref("image"), Ref("copy"))).run(context(**outputs))
     with suppress(CloudError):  # there is no such bundle
         bundle = RUN_TAGS.image("t2", ImageText("bundle", "of the root", {"team": "web"}))
@@ -143,3 +153,22 @@ def _build(account: Account, regions: Regions) -> None:
     with suppress(CloudError):  # the variables of a machine with UEFI
         registration = replace(Registration.of(described), uefi_data="QU1aTg==", boot_mode="uefi", tpm_support="v2.0")
         here.images.register(replace(bundle, name="uefi"), registration, [])
+
+
+def _publish(ec2: Ec2, account: Account, outputs: Mapping[str, Any]) -> None:
+    """Run the stages that give an image its attributes, and those that take them away."""
+    template(account)
+    image: Ref[Image] = Ref("image")
+    target = TemplateTarget(None, "web", "default", sets_default=True)
+    organizations = Audience(("210987654321",), (ORGANIZATION,), (OU,))
+    stages: list[ImageAttribute] = [
+        ShareImage(ec2, image, organizations),
+        RevokeGrants(ec2, image, Audience()),
+        DeprecateImage(ec2, image, 86400.0),
+        RemoveDeprecation(ec2, image),
+        ProtectImage(ec2, image, has_cooldown=True),
+        RemoveProtection(ec2, image),
+        UpdateTemplate(ec2, image, target),
+    ]
+    for stage in stages:
+        stage.run(account.context(**outputs))

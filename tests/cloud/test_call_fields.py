@@ -138,6 +138,10 @@ OFFLINE: Mapping[str, tuple[Mapping[str, str], ...]] = {
         {"publish": 'share: {ous: ["arn:aws-cn:organizations::123456789012:ou/o-abcdefghij/ou-ab12-34567890"]}'},
     ),
     "public": ({"output": "encrypt: true", "publish": "share: {public: true}"},),
+    "deprecation": tuple(
+        {"publish": text}
+        for text in ("deprecate_after: 0s", "deprecate_after: 3651d", "deprecate_after: 731d, share: {public: true}")
+    ),
 }
 
 

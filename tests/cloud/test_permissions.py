@@ -24,6 +24,7 @@ WITHOUT_CALLS = {
     "kms:ReEncryptTo",
     "s3:GetObject",
     "s3:PutObjectAcl",
+    "ssm:AddTagsToResource",
 }
 """What AWS does in the caller's name; the source of a copy in S3, and the ACL that an object is put with."""
 
@@ -32,7 +33,12 @@ WITHOUT_CALLS = {
 def allowed(tmp_path: Path) -> set[str]:
     """Every action of the policies of specs of all kinds."""
     needs = [context_of(tmp_path, text) for text in SPECS.values()]
-    return {action for wanted in ("build", "clean") for one in statements(needs, wanted) for action in one.actions}
+    return {
+        action
+        for wanted in ("build", "publish", "clean")
+        for one in statements(needs, wanted)
+        for action in one.actions
+    }
 
 
 def _called() -> set[str]:
@@ -60,5 +66,7 @@ def test_the_page_has_every_statement_and_action_of_policies_and_no_other(allowe
     actions = {action for row in rows[1:] for action in re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", row[1])}
     assert actions == allowed
     needs = [context_of(tmp_path, text) for text in SPECS.values()]
-    made = {one.sid.rstrip("0123456789") for wanted in ("build", "clean") for one in statements(needs, wanted)}
+    made = {
+        one.sid.rstrip("0123456789") for wanted in ("build", "publish", "clean") for one in statements(needs, wanted)
+    }
     assert sids == made

@@ -338,6 +338,61 @@ def test_with_fail_fast_a_failed_group_stops_every_group_that_is_not_finished(ri
     assert sorted(rig.released) == ["image", "instance", "snapshots"]
 
 
+def _with_an_optional_group(rig: Rig) -> Groups:
+    """A spec with an image and a copy; the copy fails, and its group is optional."""
+    image = rig.add("image", holding("image", Lifetime.PRODUCT))
+
+    def copy(ctx: Context) -> None:
+        holding("snapshots", Lifetime.PRODUCT)(ctx)
+        failing(ctx)
+
+    bad = rig.add("copy", copy, image)
+    rig.add("keep-copy", lambda ctx: None, bad)
+    rig.add("key", holding("key"), image)
+    stages = {"spec": frozenset({"image", "key"}), "region": frozenset({"copy", "keep-copy"})}
+    return Groups(stages, after={"region": frozenset({"image"})}, optional=frozenset({"region"}))
+
+
+@pytest.mark.parametrize("fail_fast", [False, True])
+def test_an_optional_group_fails_and_is_undone_alone_and_the_run_succeeds(rig: Rig, fail_fast: bool) -> None:
+    groups = replace(_with_an_optional_group(rig), fail_fast=fail_fast)
+    outcome = rig.execute(groups=groups)
+    assert outcome.ok
+    assert [failure.stage for failure in outcome.tolerated] == ["copy"]
+    assert sorted(rig.released) == ["key", "snapshots"], "the image stays"
+    assert {"image", "key"} == outcome.outputs.keys()
+
+
+def test_an_optional_group_that_fails_is_not_kept_for_a_look_as_the_run_did_not_fail(rig: Rig) -> None:
+    rig.execute(groups=_with_an_optional_group(rig), keep_on_failure=True)
+    assert sorted(rig.released) == ["key", "snapshots"]
+
+
+def test_a_failure_of_the_spec_ends_its_optional_groups_too(rig: Rig) -> None:
+    image = rig.add("image", holding("image", Lifetime.PRODUCT))
+    rig.add("bad", failing, image)
+    copy = rig.add("copy", holding("snapshots", Lifetime.PRODUCT), image)
+    rig.add("late", lambda ctx: ctx.cancel.sleep(30), copy)
+    stages = {"spec": frozenset({"image", "bad"}), "region": frozenset({"copy", "late"})}
+    groups = Groups(stages, after={"region": frozenset({"image"})}, optional=frozenset({"region"}))
+    outcome = rig.execute(groups=groups)
+    assert not outcome.ok
+    assert [failure.stage for failure in outcome.failures] == ["bad"]
+    assert {"image"} <= set(rig.released) <= {"image", "snapshots"}
+
+
+def test_a_cancel_while_only_an_optional_group_still_runs_is_a_cancel(rig: Rig) -> None:
+    image = rig.add("image", lambda ctx: None)
+
+    def stop(ctx: Context) -> None:
+        rig.cancel.set("Ctrl-C")
+        ctx.cancel.sleep(30)
+
+    rig.add("copy", stop, image)
+    stages = {"spec": frozenset({"image"}), "region": frozenset({"copy"})}
+    assert rig.execute(groups=Groups(stages, optional=frozenset({"region"}))).cancelled
+
+
 def test_no_more_groups_than_the_limit_run_at_once(rig: Rig) -> None:
     at_work: list[str] = []
     most: list[int] = []

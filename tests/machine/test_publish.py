@@ -195,3 +195,56 @@ def test_replace_bakes_tests_and_copies_first_and_only_then_retires_the_old_imag
         assert not [name for name in names.values() if name.startswith("always-this-")], "the name of its own is gone"
     with bakery.instance(second["us-west-2"], "us-west-2") as booted:
         assert booted.sh("cat /etc/stamp") == "two"
+
+
+EVERYWHERE = """\
+imagepipe: 1
+name: everywhere
+source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}
+launch: {region: us-east-1}
+provision: [{shell: "true"}]
+output: {name: everywhere-1, tags: {team: web}}
+publish:
+  regions: [us-west-2, eu-west-1]
+  best_effort: [eu-west-1]
+  share: {accounts: ["210987654321"]}
+  deprecate_after: 90d
+  deregistration_protection: true
+  launch_templates: [{name: web, region: us-east-1}]
+  ssm_parameter: /images/{{ spec.name }}
+reuse: unchanged
+"""
+
+
+def test_a_build_publishes_everything_and_an_unchanged_one_makes_good_only_what_failed(quick_bakery: Bakery) -> None:
+    bakery, spec = quick_bakery, quick_bakery.write("everywhere.yaml", EVERYWHERE)
+    ec2, late = bakery.client(region="us-east-1"), bakery.client(region="eu-west-1")
+    base = ec2.describe_images(Owners=["136693071363"])["Images"][0]["ImageId"]
+    ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": base})
+    source = late.describe_images(Owners=["136693071363"])["Images"][0]["ImageId"]
+    taken = late.copy_image(SourceImageId=source, SourceRegion="eu-west-1", Name="everywhere-1")["ImageId"]
+    until(lambda: late.describe_images(ImageIds=[taken])["Images"][0]["State"] == "available" or None, "the copy")
+
+    baked = bakery.build(spec)
+    assert set(baked.images) == {"us-east-1", "us-west-2"}
+    assert "warning: everywhere: eu-west-1 failed alone: copy-eu-west-1" in baked.err
+    home = baked.images["us-east-1"]
+    [described] = ec2.describe_images(ImageIds=[home])["Images"]
+    assert described["DeregistrationProtection"] == "enabled-without-cooldown"
+    assert described["DeprecationTime"]
+    [version] = ec2.describe_launch_template_versions(LaunchTemplateName="web", Versions=["$Default"])[
+        "LaunchTemplateVersions"
+    ]
+    assert version["LaunchTemplateData"]["ImageId"] == home
+    for region, image in baked.images.items():
+        found = bakery.client("ssm", region).get_parameter(Name="/images/everywhere")["Parameter"]
+        assert (found["Value"], found["DataType"]) == (image, "aws:ec2:image")
+
+    late.deregister_image(ImageId=taken)
+    again = bakery.build(spec)
+    assert set(again.images) == {"us-east-1", "us-west-2", "eu-west-1"}
+    assert again.images["us-east-1"] == home
+    calls = bakery.admin("GET", "calls")
+    assert bakery.build(spec).images == again.images
+    more = {name for name, count in bakery.admin("GET", "calls").items() if count > calls.get(name, 0)}
+    assert all(name.rpartition(":")[2].startswith(("Describe", "Get", "List")) for name in more), more

@@ -35,7 +35,12 @@ output:
   on_name_taken: replace
   encrypt: {kms_key: 11111111-2222-3333-4444-555555555555, per_region: {us-west-2: {kms_key: alias/images}}}
   block_devices: [{device: /dev/sdf, tags: {use: data}}, {device: /dev/sdg, snapshot: snap-87654321}]
-publish: {regions: [us-west-2], share: {accounts: ["123456789012"]}}
+publish:
+  regions: [us-west-2]
+  share: {accounts: ["123456789012"]}
+  ssm_parameter: "/images/{{ region }}/full"
+  launch_templates: [{name: web}, {id: lt-12345678}]
+  deprecate_after: 90d
 """
 OWN_ACCESS = """\
 imagepipe: 1
@@ -45,7 +50,16 @@ launch:
   region: us-east-1
   security_groups: [sg-12345678]
   ssh: {user: admin, key_pair: ours, private_key: key}
-output: {name: own, imds_support: source, boot_mode: legacy-bios, encrypt: true}
+output: {name: own, imds_support: source, boot_mode: legacy-bios, encrypt: true, tags: {team: web}}
+publish: {deregistration_protection: {cooldown: true}}
+"""
+WITHDRAWN = """\
+imagepipe: 1
+name: withdrawn
+source: {ami: ami-12345678}
+launch: {region: us-east-1, ssh: {user: admin}}
+output: {name: withdrawn}
+publish: {deprecate_after: never, deregistration_protection: false}
 """
 BUNDLE = """\
 imagepipe: 1
@@ -64,7 +78,14 @@ output:
 publish: {regions: [us-west-2], share: {public: true}}
 """
 LAYER = PLAIN.replace("plain", "layer").replace("{ami: ami-12345678}", "{image: plain}") + "---\n" + PLAIN
-SPECS: Mapping[str, str] = {"layer": LAYER, "plain": PLAIN, "full": FULL, "own": OWN_ACCESS, "bundle": BUNDLE}
+SPECS: Mapping[str, str] = {
+    "layer": LAYER,
+    "plain": PLAIN,
+    "full": FULL,
+    "own": OWN_ACCESS,
+    "bundle": BUNDLE,
+    "withdrawn": WITHDRAWN,
+}
 
 
 def loaded(folder: Path, text: str) -> LoadedSpec:

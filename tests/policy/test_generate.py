@@ -17,10 +17,11 @@ from imagepipe.cloud.session import Access, Session
 from imagepipe.communicator.ssh import Connections
 from imagepipe.iam.document import Statement, document
 from imagepipe.iam.facts import ACTIONS, family, keys_of, kind_of
+from imagepipe.planning.actions import DESCRIBED, SILENT
 from imagepipe.policy import storage
 from imagepipe.policy.context import EXPIRES, RUN, SPEC, STATE, UNFINISHED, PolicyContext
 from imagepipe.policy.generate import For, reasons, statements
-from imagepipe.policy.stages import STAGES, STEPS, stages_of
+from imagepipe.policy.stages import PUBLISHING, STAGES, STEPS, publishing_stages_of, stages_of
 from imagepipe.policy.undo import UNDO
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.wiring.tools import Tools
@@ -44,6 +45,22 @@ def test_all_stages_are_in_some_graph(tmp_path: Path) -> None:
     assert {name for text in SPECS.values() for name in stages_of(context_of(tmp_path, text))} == STAGES.keys()
 
 
+def test_all_stages_of_published_images_are_in_some_graph(tmp_path: Path) -> None:
+    named = {name for text in SPECS.values() for name in publishing_stages_of(context_of(tmp_path, text))}
+    assert PUBLISHING.keys() <= named <= STAGES.keys() | PUBLISHING.keys()
+
+
+def test_every_stage_that_asks_for_permissions_is_an_action_of_a_plan_or_silent() -> None:
+    assert STAGES.keys() | PUBLISHING.keys() | STEPS.keys() <= DESCRIBED.keys() | SILENT
+    assert not DESCRIBED.keys() & SILENT
+
+
+def test_publishing_needs_no_instance(tmp_path: Path) -> None:
+    for text in SPECS.values():
+        actions = {each for one in statements([context_of(tmp_path, text)], "publish") for each in one.actions}
+        assert not {each for each in actions if "Instance" in each and "Describe" not in each}
+
+
 def test_every_kind_of_claim_is_cleaned_up() -> None:
     regions = Regions(Session(Access(region="us-east-1", access_key_id="x", secret_access_key="y")), SystemClock())
     assert Undoers(regions, SystemClock()).undoers().keys() == UNDO.keys()
@@ -60,7 +77,7 @@ def test_words_of_the_cloud_are_the_same_here() -> None:
     assert storage.EXEC_READ == EXEC_READ
 
 
-@pytest.mark.parametrize("wanted", ["build", "clean"])
+@pytest.mark.parametrize("wanted", ["build", "publish", "clean"])
 @pytest.mark.parametrize("name", SPECS)
 def test_every_condition_is_one_that_its_action_has(name: str, wanted: For, tmp_path: Path) -> None:
     for reason in reasons(context_of(tmp_path, SPECS[name]), wanted):
@@ -83,7 +100,7 @@ def _reach(one: Statement) -> set[tuple[str, str]]:
     }
 
 
-@pytest.mark.parametrize("wanted", ["build", "clean"])
+@pytest.mark.parametrize("wanted", ["build", "publish", "clean"])
 @pytest.mark.parametrize("name", SPECS)
 def test_statements_put_together_allow_no_more_than_each_for_itself(name: str, wanted: For, tmp_path: Path) -> None:
     one = context_of(tmp_path, SPECS[name])

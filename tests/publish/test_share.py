@@ -6,7 +6,7 @@ from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.images import Audience
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
-from imagepipe.publish.share import CheckKeys, CheckPublic, ImageKeys, ShareImage
+from imagepipe.publish.share import CheckKeys, CheckPublic, ImageKeys, RevokeGrants, ShareImage
 from imagepipe.values import Image
 from tests.account import Account
 from tests.local.aws import harness
@@ -23,7 +23,7 @@ def _image(account: Account) -> Image:
 
 
 def _share(account: Account, image: Image, audience: Audience) -> None:
-    ShareImage(account.ec2, Ref("image"), audience, (Ref("image"),)).run(account.context(image=image))
+    ShareImage(account.ec2, Ref("image"), audience).run(account.context(image=image))
 
 
 def test_accounts_organizations_and_units_may_launch_it(account: Account) -> None:
@@ -49,6 +49,41 @@ def test_sharing_twice_is_as_sharing_once(account: Account) -> None:
     image = _image(account)
     for _ in range(2):
         _share(account, image, Audience((OTHER,)))
+
+
+def test_grants_that_are_not_in_the_audience_are_removed_from_the_image_and_its_snapshots(account: Account) -> None:
+    image = _image(account)
+    _share(account, image, Audience((OTHER, "333333333333"), (ORGANIZATION,), (OU,)))
+    described = account.ec2.images.describe(image.id)
+    stage = RevokeGrants(account.ec2, Ref("image"), Audience((OTHER,), (ORGANIZATION,)))
+    assert stage.differences(described) == [
+        "- 333333333333 may no longer launch it",
+        f"- {OU} may no longer launch it",
+        f"- 333333333333 may no longer copy {image.snapshots[0]}",
+    ]
+    for _ in range(2):
+        stage.run(account.context(image=image))
+    assert stage.differences(described) == []
+    assert account.ec2.images.permissions(image.id) == [{"UserId": OTHER}, {"OrganizationArn": ORGANIZATION}]
+    assert account.ec2.snapshots.permissions(image.snapshots[0]) == [{"UserId": OTHER}]
+
+
+def test_a_public_image_is_private_again(account: Account) -> None:
+    image = _image(account)
+    account.cloud.client().disable_image_block_public_access()
+    _share(account, image, Audience(public=True))
+    [snapshot] = image.snapshots
+    account.cloud.client().modify_snapshot_attribute(
+        SnapshotId=snapshot, CreateVolumePermission={"Add": [{"Group": "all"}]}
+    )
+    stage = RevokeGrants(account.ec2, Ref("image"), Audience())
+    assert stage.differences(account.ec2.images.describe(image.id)) == [
+        "- everybody may no longer launch it",
+        f"- everybody may no longer copy {snapshot}",
+    ]
+    stage.run(account.context(image=image))
+    assert account.ec2.images.permissions(image.id) == []
+    assert account.ec2.snapshots.permissions(snapshot) == []
 
 
 OTHERS = Audience((OTHER,))

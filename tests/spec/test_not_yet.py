@@ -9,8 +9,6 @@ from imagepipe.spec.not_yet import not_yet
 from .conftest import SOUND, Loader
 
 EACH = {
-    "publish.ssm_parameter": SOUND + "publish: {ssm_parameter: /images/web}\n",
-    "publish.deprecate_after": SOUND + "publish: {deprecate_after: 90d}\n",
     "publish.keep": SOUND + "publish: {keep: 5}\n",
 }
 

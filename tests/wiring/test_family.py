@@ -96,3 +96,13 @@ def test_the_command_line_can_name_one_variant(tmp_path: Path) -> None:
     assert _keys(select_variants(loaded, [(file, SpecKey("", (("size", "m"),)))])) == ["other[size=m]"]
     with pytest.raises(UsageError, match=r"\[size=xl\]: .*family.yaml has no such variant"):
         select_variants(_family(tmp_path), [(file, SpecKey("", (("size", "xl"),)))])
+
+
+def test_a_base_that_may_fail_in_the_region_of_its_layer_is_not_enough(tmp_path: Path) -> None:
+    (tmp_path / "family.yaml").write_text(
+        FAMILY.replace("regions: [REGION]", "regions: [us-west-2], best_effort: [us-west-2]")
+    )
+    loaded = load([tmp_path / "family.yaml"], Given())
+    with pytest.raises(SpecError, match="images that must not fail only in us-east-1") as error:
+        check_bases(loaded, lambda spec: str(spec.launch.region))
+    assert "remove us-west-2 from publish.best_effort of runtime" in str(error.value.problems[0].hint)

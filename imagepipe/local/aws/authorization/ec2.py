@@ -14,7 +14,6 @@ from imagepipe.local.aws.authorization import launches
 from imagepipe.local.aws.authorization.other_services import common_context, key_requests, pass_role_request
 from imagepipe.local.aws.authorization.resources import (
     Requests,
-    Values,
     creates,
     key_pair_request,
     named_by,
@@ -96,16 +95,17 @@ def _delete_key_pair(backend: Backend, call: Call) -> Iterator[AuthorizationRequ
 
 
 def _modify_snapshot(backend: Backend, call: Call) -> Iterator[AuthorizationRequest]:
-    added = call.params.get("CreateVolumePermission", {}).get("Add", [])
-    users = [str(each["UserId"]) for each in added if "UserId" in each]
-    groups = [str(each["Group"]) for each in added if "Group" in each]
-    if call.params.get("OperationType") == "add":
-        users += call.params.get("UserIds", [])
-        groups += call.params.get("GroupNames", [])
-    named: Values = {
-        **({"ec2:Add/userId": tuple(users)} if users else {}),
-        **({"ec2:Add/group": tuple(groups)} if groups else {}),
-    }
+    changes, operation = call.params.get("CreateVolumePermission", {}), call.params.get("OperationType")
+    named: dict[str, tuple[str, ...]] = {}
+    for verb in ("Add", "Remove"):
+        entries = changes.get(verb, [])
+        users = [str(each["UserId"]) for each in entries if "UserId" in each]
+        groups = [str(each["Group"]) for each in entries if "Group" in each]
+        if operation == verb.lower():
+            users += call.params.get("UserIds", [])
+            groups += call.params.get("GroupNames", [])
+        named |= {f"ec2:{verb}/userId": tuple(users)} if users else {}
+        named |= {f"ec2:{verb}/group": tuple(groups)} if groups else {}
     yield use_request(backend, call, str(call.params.get("SnapshotId")), named)
 
 
@@ -261,6 +261,7 @@ REQUESTS: Mapping[str, Requests] = {
     "DeleteSnapshot": named_by("SnapshotId"),
     "DeregisterImage": named_by("ImageId"),
     "DescribeImageAttribute": named_by("ImageId"),
+    "DescribeSnapshotAttribute": named_by("SnapshotId"),
     "GetConsoleOutput": named_by("InstanceId"),
     "ImportKeyPair": _import_key_pair,
     "ModifyImageAttribute": named_by("ImageId"),
