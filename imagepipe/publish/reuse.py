@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from imagepipe import render
 from imagepipe.cloud import tags
@@ -51,6 +52,8 @@ class ExistingText(Stage[Mapping[str, ImageText]]):
     regions: tuple[str, ...]
     tags: Mapping[str, Text] = field(default_factory=dict)
     """Tags of the spec that the image may not have yet; they may use the region."""
+    after: tuple[Ref[Any], ...] = ()
+    """Checks that must succeed before anything is copied."""
 
     def run(self, ctx: Context) -> Mapping[str, ImageText]:
         found = self.ec2.images.describe(ctx[self.image].id)

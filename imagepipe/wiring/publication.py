@@ -104,11 +104,11 @@ def publish_existing(build: ImageBuild, existing: Existing) -> Baked:
         images[region] = _add(build, region, images[region], attributes, after=checks)
     kept: dict[str, Ref[Any]] = {}
     if missing:
-        text = add("name", ExistingText(build.ec2, at_home, tuple(missing), lasting_tags(build.loaded)))
+        text = add("name", ExistingText(build.ec2, at_home, tuple(missing), lasting_tags(build.loaded), checks))
         capture = capture_for(build, source, add("names", build.check_names(text)))
         copies = {region: build.add_in(region, "copy", capture.copy(at_home, region)) for region in missing}
         ready = {region: prepare(build, region, copy) for region, copy in copies.items()}
-        kept = keep(build, ready, checks)
+        kept = keep(build, ready, ())
         for region, stage in kept.items():
             images[region] = announce(build, region, ready[region], after=stage)
     final = finish(build, images)
