@@ -14,14 +14,21 @@ from imagepipe.errors import UsageError
 from imagepipe.planning.actions import Action
 from imagepipe.planning.decisions import Decision
 from imagepipe.planning.document import MAX_AGE, PlanDocument, Request, read_plan
-from imagepipe.wiring.existing import Existing
+from imagepipe.wiring.existing import Change, Existing
 
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 REQUEST = Request(
     ("/specs/web.yaml",), ("web", "base"), ("web",), {"greeting": "hi"}, None, {"profile": "builder"}, False
 )
 BAKE = Decision("web", "bake", "it was not baked yet", "ami-1", "f1")
-USE = Decision("base", "use", "nothing has changed", "ami-2", "f2", Existing({"us-east-1": "ami-3"}, ("us-east-1",)))
+USE = Decision(
+    "base",
+    "use",
+    "nothing has changed",
+    "ami-2",
+    "f2",
+    Existing({"us-east-1": "ami-3"}, (Change("us-east-1", "share"),)),
+)
 PLAN = PlanDocument(NOW, REQUEST, (BAKE, USE), (Action("web", "create", "the image", "us-east-1"),))
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
-from imagepipe.publish.reuse import CollectPublished, ExistingText, UseExisting
+from imagepipe.publish.reuse import ExistingText, UseExisting
 from imagepipe.values import Image
 from tests.account import Account
 from tests.local.aws import harness
@@ -42,10 +42,3 @@ def test_copies_take_over_name_description_tags_and_fingerprint_but_not_the_run(
     assert texts["us-west-2"].name == "web-1"
     assert texts["us-west-2"].description == "of the web"
     assert texts["us-west-2"].tags == {"team": "web", "imagepipe:fingerprint": "f0", "Name": "web-1"}
-
-
-def test_the_images_of_a_spec_are_those_of_the_earlier_run_and_then_the_new_copies(account: Account) -> None:
-    here, copy = Image("ami-1", "us-east-1", "web", ()), Image("ami-2", "us-west-2", "web", ())
-    context = account.context(image=here, keep=(copy,))
-    assert CollectPublished((Ref("image"),)).run(context) == (here,)
-    assert CollectPublished((Ref("image"),), Ref("keep")).run(context) == (here, copy)
