@@ -549,16 +549,39 @@ class Share(Model):
 
 
 class Publish(Model):
-    """Copies, permissions and retirement of the image."""
+    """Copies and permissions of the image."""
 
     regions: tuple[str, ...] = Field((), description="Regions to copy the image to; the launch region keeps its image.")
     timeout: Duration = Field(43200.0, description="Time limit for the copy in each region.")
     share: Share = Field(default_factory=Share, description="Launch permissions.")
     ssm_parameter: Text | None = Field(None, description="SSM parameter to store the image's id in, in each region.")
     deprecate_after: Duration | None = Field(None, description="Deprecate the image this long after its creation.")
-    keep: int | None = Field(
-        None, description="Number of the newest images to keep; an image in use is never retired.", ge=1
+
+
+DAY = 86400.0
+
+
+class Grace(Model):
+    """The time that a superfluous image spends on each step before the next one."""
+
+    deprecate: Duration = Field(0.0, description="Time from the moment it is superfluous until it is deprecated.")
+    disable: Duration = Field(14 * DAY, description="Time from its deprecation until it is disabled.")
+    deregister: Duration = Field(
+        30 * DAY, description="Time from when it was disabled until it is deregistered with its snapshots or bundle."
     )
+
+
+class Retention(Model):
+    """The images of the spec that are superfluous. One that meets every condition is retired, if nothing uses it."""
+
+    newest: int | None = Field(
+        None, description="An image is kept while it is among this many newest ones; 1 if absent.", ge=1
+    )
+    max_age: Duration | None = Field(None, description="An image is kept until it is older than this.")
+    launched_within: Duration | None = Field(
+        None, description="An image is kept if it was launched this recently; EC2 reports launches a day late."
+    )
+    grace: Grace = Field(default_factory=Grace, description="Waiting time before each step.")
 
 
 HygieneRule = Literal[
@@ -647,7 +670,12 @@ class Spec(Model):
     )
     fail_fast: bool = Field(False, description="Stop at the first test that fails; otherwise all tests run.")
     output: Output = Field(description="Image to create.")
-    publish: Publish = Field(default_factory=Publish, description="Copies, permissions and retirement.")
+    publish: Publish = Field(default_factory=Publish, description="Copies and permissions.")
+    retention: Retention | None = Field(
+        None,
+        description="Retire older images of this spec, or variant, in steps: deprecate, disable, deregister. Images in "
+        "use and the last image are always kept.",
+    )
     hygiene: Hygiene = Field(default_factory=Hygiene, description="Exceptions from the hygiene scan.")
     reuse: Annotated[Reuse | None, BeforeValidator(_reuse, json_schema_input_type=Literal["unchanged"] | Reuse)] = (
         Field(

@@ -30,5 +30,3 @@ def _found(spec: Spec) -> Iterator[tuple[KeyPath, str]]:
         yield ("publish", "ssm_parameter"), "writing an SSM parameter"
     if publish.deprecate_after is not None:
         yield ("publish", "deprecate_after"), "deprecation"
-    if publish.keep is not None:
-        yield ("publish", "keep"), "retiring old images"

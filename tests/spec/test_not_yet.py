@@ -11,7 +11,6 @@ from .conftest import SOUND, Loader
 EACH = {
     "publish.ssm_parameter": SOUND + "publish: {ssm_parameter: /images/web}\n",
     "publish.deprecate_after": SOUND + "publish: {deprecate_after: 90d}\n",
-    "publish.keep": SOUND + "publish: {keep: 5}\n",
 }
 
 
@@ -45,4 +44,4 @@ def test_an_instance_store_image_can_be_built(loaded: Loader) -> None:
 
 
 def test_a_spec_with_errors_has_no_such_problems(loaded: Loader) -> None:
-    assert not_yet(loaded("publish: {keep: 5, regoins: []}\n")) == []
+    assert not_yet(loaded("publish: {ssm_parameter: /images/web, regoins: []}\n")) == []
