@@ -15,6 +15,7 @@ from imagepipe.wiring.build import Baked, ImageBuild
 from imagepipe.wiring.capture import capture_for
 from imagepipe.wiring.provision import add_steps, add_tests
 from imagepipe.wiring.publication import share
+from imagepipe.wiring.retention import retire_older
 from imagepipe.wiring.scan import check_new_instance
 
 
@@ -59,6 +60,7 @@ def bake(build: ImageBuild) -> Baked:
             replacing = ReplaceImage(ec2, build.run_tags, kept, wanted, build.audience)
             renamed.append(add(f"replace-{region}", replacing))
         final = add("replaced", CollectImages(tuple(renamed)))
+    retire_older(build, final)
     return Baked(str(build.loaded.key), final, kept, tests, frozenset(build.stages.names), images, build.base)
 
 

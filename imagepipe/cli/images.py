@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from imagepipe.cli.cloud import cloud_target, open_cloud
+from imagepipe.cli.images_prune import prune
 from imagepipe.cli.options import CloudOptions, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
@@ -20,7 +21,10 @@ from imagepipe.publish.retire import Retired, find, retire
 
 @click.group()
 def images() -> None:
-    """Deregister images, with their snapshots or bundles."""
+    """List, show, launch, retire and deregister images."""
+
+
+images.add_command(prune)
 
 
 @dataclass(frozen=True, slots=True)

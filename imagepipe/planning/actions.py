@@ -68,7 +68,16 @@ SILENT = frozenset(
     {
         *("RecordInputs", "NameImages", "CheckNames", "CheckTypes", "CheckBucket", "CheckPublic", "CheckKeys"),
         *("UseKey", "UseGroups", "AwaitSsh", "Scrub", "Stop", "TerminateInstance", "UseImage", "CheckNewInstance"),
-        *("PublishGate", "Keep", "CollectImages", "CollectPublished", "ExistingText", "CheckHygiene", "CheckBundle"),
+        *(
+            "PublishGate",
+            "Keep",
+            "RetireImages",
+            "CollectImages",
+            "CollectPublished",
+            "ExistingText",
+            "CheckHygiene",
+            "CheckBundle",
+        ),
         *("RunShell", "UploadFile", "RenderTemplate", "RebootMachine"),
         *("CheckCommand", "CheckHttp", "CheckPackage", "CheckPath", "CheckPort", "CheckService"),
     }

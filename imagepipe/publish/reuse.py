@@ -66,8 +66,7 @@ class ExistingText(Stage[Mapping[str, ImageText]]):
         found = self.ec2.images.describe(ctx[self.image].id)
         every = tags.mapping(found.get("Tags"))
         own = {key: value for key, value in every.items() if not key.startswith("imagepipe:")}
-        if tags.FINGERPRINT in every:
-            own[tags.FINGERPRINT] = every[tags.FINGERPRINT]
+        own |= tags.of_bake(every)
         text = ImageText(found.get("Name", ""), found.get("Description", ""), own)
         return dict.fromkeys(self.regions, text)
 
