@@ -151,9 +151,7 @@ def _rule_book(specs: Sequence[LoadedSpec], named: NamedSpecs, regions: Regions)
     region = region_of(None, regions)
     chosen = {file for file, _ in named.selections}
     pairs = [
-        (spec.key, rules)
-        for spec in specs
-        if (rules := rules_of(spec.checked(), region(spec.checked()))) is not None
+        (spec.key, rules) for spec in specs if (rules := rules_of(spec.checked(), region(spec.checked()))) is not None
     ]
     return RuleBook.of(pairs, whole=[spec.key.name for spec in specs if str(spec.file.resolve()) not in chosen])
 

@@ -51,6 +51,7 @@ Examples:
   imagepipe policy web-server.yaml --explain
   imagepipe policy web-server.yaml --explain --format json
   imagepipe policy specs/ --for clean --region eu-west-1
+  imagepipe policy web-server.yaml --for prune --explain
   aws iam put-role-policy --role-name baker --policy-name imagepipe --policy-document file://policy.json
 """
 )
@@ -62,8 +63,8 @@ Examples:
     "purpose",
     type=click.Choice(get_args(For)),
     default="build",
-    help="`build`: a build with its cleanup, `clean RUN` and `resume`; `clean`: only `clean`, including --older-than.  "
-    "[default: build]",
+    help="`build`: a build with its cleanup, `clean RUN` and `resume`; `clean`: only `clean`, including --older-than; "
+    "`prune`: only `images prune`, in all regions.  [default: build]",
 )
 @click.option(
     "--role", metavar="NAME", help="The role in launch.iam_instance_profile, if its name differs from the profile's."

@@ -140,9 +140,10 @@ class References:
             with translating(f"reading the parameters of launch templates in {self.region}", service="ssm"):
                 answer = self._session.client("ssm", self.region).get_parameters(Names=chunk)
             for row in answer["Parameters"]:
-                name = f"{row['Name']}{row.get('Selector') or ''}"
-                for template in named.get(name, named.get(str(row["Name"]), [])):
-                    yield str(row["Value"]), Reference("launch template", template)
+                for name in chunk:
+                    if _names(name, row):
+                        for template in named[name]:
+                            yield str(row["Value"]), Reference("launch template", template)
 
     @property
     def _scaling(self) -> Any:
@@ -205,6 +206,17 @@ class References:
             return "pending", ""
         reason = rows[0].get("StateReason") or "no reason given"
         return str(rows[0].get("State", "pending")), str(reason)
+
+
+def _names(name: str, row: Mapping[str, Any]) -> bool:
+    """Return whether a parameter's name or ARN, with `:VERSION` or `:LABEL`, is that of this answer.
+
+    An answer without a selector counts for every version of the name: an image too many is kept, and none too few.
+    """
+    if selector := str(row.get("Selector") or ""):
+        return name.endswith(f"{row['Name']}{selector}")
+    path = name.removeprefix("arn:").rpartition(":parameter")[2]
+    return path.partition(":")[0].lstrip("/") == str(row["Name"]).lstrip("/")
 
 
 def _with_option(kind: str, option: str, values: Sequence[str]) -> dict[str, Any]:

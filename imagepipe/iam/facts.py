@@ -38,6 +38,8 @@ Types = Mapping[str, frozenset[str]]
 """Condition keys by resource type."""
 
 ACTIONS: Mapping[str, Types] = {
+    "autoscaling:DescribeAutoScalingGroups": {ANY: _NONE},
+    "autoscaling:DescribeLaunchConfigurations": {ANY: _NONE},
     "ec2:AllocateAddress": {"elastic-ip": _NEW},
     "ec2:AssociateAddress": {"elastic-ip": _OLD, "instance": _INSTANCE, "network-interface": _OLD},
     "ec2:AssociateIamInstanceProfile": {"instance": _INSTANCE},
@@ -97,6 +99,8 @@ ACTIONS: Mapping[str, Types] = {
     "ec2:DescribeImageUsageReportEntries": {ANY: _NONE},
     "ec2:DescribeImageUsageReports": {ANY: _NONE},
     "ec2:DescribeImages": {ANY: _NONE},
+    "ec2:DescribeLaunchTemplateVersions": {ANY: _NONE},
+    "ec2:DescribeLaunchTemplates": {ANY: _NONE},
     "ec2:DescribeInstanceStatus": {ANY: _NONE},
     "ec2:DescribeInstanceTypes": {ANY: _NONE},
     "ec2:DescribeInstances": {ANY: _NONE},
@@ -183,12 +187,17 @@ ACTIONS: Mapping[str, Types] = {
     "ec2:UpdateSecurityGroupRuleDescriptionsEgress": {"security-group": _OLD},
     "ec2:UpdateSecurityGroupRuleDescriptionsIngress": {"security-group": _OLD},
     "iam:PassRole": {"role": frozenset({"iam:PassedToService"})},
+    "imagebuilder:GetContainerRecipe": {ANY: _NONE, "container-recipe": frozenset({"aws:ResourceTag"})},
+    "imagebuilder:ListContainerRecipes": {ANY: _NONE},
+    "imagebuilder:ListImageRecipes": {ANY: _NONE},
     "kms:CreateGrant": {"key": _KEY | {"kms:GrantIsForAWSResource"}},
     "kms:Decrypt": {"key": _KEY},
     "kms:DescribeKey": {"key": _KEY},
     "kms:GenerateDataKeyWithoutPlaintext": {"key": _KEY},
     "kms:ReEncryptFrom": {"key": _KEY},
     "kms:ReEncryptTo": {"key": _KEY},
+    "rbin:GetRule": {"rule": frozenset({"aws:ResourceTag"})},
+    "rbin:ListRules": {ANY: _NONE},
     "s3:DeleteObject": {"object": _NONE},
     "s3:GetBucketOwnershipControls": {"bucket": _NONE},
     "s3:GetEncryptionConfiguration": {"bucket": _NONE},
@@ -196,8 +205,9 @@ ACTIONS: Mapping[str, Types] = {
     "s3:ListBucket": {"bucket": frozenset({"s3:prefix"})},
     "s3:PutObject": {"object": _ACL},
     "s3:PutObjectAcl": {"object": _ACL},
+    "ssm:DescribeParameters": {ANY: _NONE},
     "ssm:GetParameter": {"parameter": frozenset({"aws:ResourceTag"})},
-    "ssm:GetParameters": {"parameter": frozenset({"aws:ResourceTag"})},
+    "ssm:GetParameters": {ANY: _NONE, "parameter": frozenset({"aws:ResourceTag"})},
 }
 
 EVERYWHERE = frozenset({"aws:PrincipalAccount", "aws:RequestedRegion"})

@@ -8,10 +8,11 @@ from typing import Literal
 
 from imagepipe.iam.document import Statement, merged
 from imagepipe.policy.context import PolicyContext
+from imagepipe.policy.retention import prune
 from imagepipe.policy.stages import STAGES, STEPS, heartbeat, stages_of
 from imagepipe.policy.undo import UNDO, kinds_of, sweep
 
-For = Literal["build", "clean"]
+For = Literal["build", "clean", "prune"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,10 @@ class Reason:
 
 
 def reasons(context: PolicyContext, wanted: For) -> Iterator[Reason]:
-    """Yield the statements that a build of the spec and its undo need; or only those of `clean`."""
+    """Yield the statements that a build of the spec and its undo need; or those of another command."""
+    if wanted == "prune":
+        yield from (Reason("images prune", statement) for statement in prune(context))
+        return
     if wanted == "build":
         for name in stages_of(context):
             yield from (Reason(name, statement) for statement in STAGES[name](context))

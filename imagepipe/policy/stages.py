@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from imagepipe.iam.document import Statement
 from imagepipe.iam.facts import arn
-from imagepipe.policy import storage
+from imagepipe.policy import retention, storage
 from imagepipe.policy.context import EXPIRES, OWN_ACCOUNT, SPEC, STATE, PolicyContext
 from imagepipe.policy.launch import launches, passes_role
 from imagepipe.spec.models import AmiBySsm, SubnetsByTags
@@ -261,6 +261,7 @@ STAGES: Mapping[str, StatementBuilder] = {
     "Keep": keep,
     "ReplaceImage": replace_image,
     "CollectImages": no_calls,
+    "RetireImages": retention.retire_in_spec_regions,
 }
 STEPS: Mapping[str, StatementBuilder] = dict.fromkeys(
     ("RunShell", "UploadFile", "RenderTemplate", "RebootMachine"), reaches_machine
@@ -294,3 +295,5 @@ def stages_of(context: PolicyContext) -> Iterator[str]:
     yield "Keep"
     if context.replaces:
         yield from ("ReplaceImage", "CollectImages")
+    if spec.retention:
+        yield "RetireImages"

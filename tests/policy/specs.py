@@ -36,6 +36,7 @@ output:
   encrypt: {kms_key: 11111111-2222-3333-4444-555555555555, per_region: {us-west-2: {kms_key: alias/images}}}
   block_devices: [{device: /dev/sdf, tags: {use: data}}, {device: /dev/sdg, snapshot: snap-87654321}]
 publish: {regions: [us-west-2], share: {accounts: ["123456789012"]}}
+retention: {newest: 3}
 """
 OWN_ACCESS = """\
 imagepipe: 1

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+from botocore.exceptions import ClientError
 
 from imagepipe.cloud import tags
 from imagepipe.errors import CloudError, UsageError
@@ -317,7 +318,7 @@ def test_a_forged_tag_on_another_accounts_image_changes_nothing(workshop: Worksh
     for client in (other, workshop.client()):
         try:
             client.create_tags(Resources=[forged], Tags=tags.pairs(own))
-        except harness.ClientError:
+        except ClientError:
             assert client is not other
     workshop.bake("r1")
     rows = json.loads(workshop.prune("--yes", "--format", "json").stdout)["images"]
@@ -384,7 +385,7 @@ def test_a_region_that_is_down_leaves_its_images(workshop: Workshop) -> None:
 
 def test_uses_are_checked_again_right_before_the_step(workshop: Workshop) -> None:
     """A reference that appears between the first look and the step."""
-    from imagepipe.cli.images_prune import Retirer
+    from imagepipe.retention.retire import Retirer
 
     old, _ = workshop.bake("r1"), workshop.bake("r2")
     before = Retirer.retire_all
@@ -485,3 +486,25 @@ def test_a_bundle_is_deleted_with_its_image(workshop: Workshop) -> None:
     result = workshop.prune("--yes")
     assert f"deregistered {image.id} in us-east-1, deleted" in result.output
     assert bundled.keys(account) == []
+
+
+def test_the_policy_for_prune_is_enough_for_all_steps(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imagepipe.iam.document import document
+    from imagepipe.policy.context import PolicyContext
+    from imagepipe.policy.generate import statements
+    from imagepipe.spec.load import SAMPLE_BUILD, load
+    from imagepipe.spec.variables import Given
+
+    [loaded] = load([workshop.folder / "specs" / "web.yaml"], Given(), build=SAMPLE_BUILD)
+    policy = document(statements([PolicyContext(loaded.checked(), HOME)], "prune"))
+    old = workshop.bake("r1")
+    harness.share(workshop.client(), old)
+    _template_with_an_old_parameter(workshop, harness.base_image(workshop.client()))
+    workshop.bake("r2")
+    workshop.limited(monkeypatch, *policy["Statement"])
+    assert f"deprecated {old}" in (first := workshop.prune("--yes")).output, first.exception
+    workshop.deprecate(old)
+    assert f"disabled {old}" in (second := workshop.prune("--yes")).output, second.output
+    third = workshop.prune("--yes")
+    assert f"deregistered {old} in {HOME}, deleted snap-" in third.output, third.output
+    assert "rules cannot be read" not in third.output
