@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
+from imagepipe.cloud.consistency import ignore_missing
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.session import Session
 from imagepipe.errors import CloudError
@@ -68,7 +69,11 @@ class RecycleBin:
 
         EC2 does not list the snapshots of an image in Recycle Bin.
         """
-        with translating(f"looking for {image} in Recycle Bin in {self.region}"):
+        rows: list[Any] = []
+        with (
+            ignore_missing("InvalidAMIID.NotFound"),
+            translating(f"looking for {image} in Recycle Bin in {self.region}"),
+        ):
             rows = self._client.list_images_in_recycle_bin(ImageIds=[image])["Images"]
         if not rows:
             raise CloudError(f"{image} is not in Recycle Bin in {self.region}", code="InvalidAMIID.NotFound")

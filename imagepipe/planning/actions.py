@@ -67,7 +67,17 @@ DESCRIBED: Mapping[str, _Describe] = {
 SILENT = frozenset(
     {
         *("RecordInputs", "NameImages", "CheckNames", "CheckTypes", "CheckBucket", "CheckPublic", "CheckKeys"),
-        *("UseKey", "UseGroups", "AwaitSsh", "Scrub", "Stop", "TerminateInstance", "UseImage", "CheckNewInstance"),
+        *(
+            "UseKey",
+            "UseGroups",
+            "AwaitSsh",
+            "AwaitAddress",
+            "Scrub",
+            "Stop",
+            "TerminateInstance",
+            "UseImage",
+            "CheckNewInstance",
+        ),
         *(
             "PublishGate",
             "Keep",

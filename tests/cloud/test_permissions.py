@@ -49,8 +49,8 @@ WITHOUT_CALLS = {
     "s3:GetObject",
     "s3:PutObjectAcl",
 }
-"""What AWS does in the caller's name, and calls of a client by another name; the source of a copy in S3, and the ACL that
-an object is put with."""
+"""What AWS does in the caller's name, and calls of a client by another name; the source of a copy in S3, and the ACL
+that an object is put with."""
 
 
 @pytest.fixture
