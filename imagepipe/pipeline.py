@@ -15,6 +15,7 @@ from imagepipe.wiring.build import Baked, ImageBuild
 from imagepipe.wiring.capture import capture_for
 from imagepipe.wiring.provision import add_steps, add_tests
 from imagepipe.wiring.publication import announce, best_effort, finish, keep, prepare
+from imagepipe.wiring.retention import retire_older
 from imagepipe.wiring.scan import check_new_instance
 
 
@@ -62,7 +63,9 @@ def bake(build: ImageBuild) -> Baked:
             replacing = ReplaceImage(ec2, build.run_tags, kept[region], wanted, build.audience)
             final[region] = build.add_in(region, "replace", replacing)
         final[region] = announce(build, region, final[region], after=kept[region])
-    done, stages = finish(build, final), frozenset(build.stages.names)
+    done = finish(build, final)
+    retire_older(build, done)
+    stages = frozenset(build.stages.names)
     may_fail = best_effort(build, image, final)
     return Baked(str(build.loaded.key), done, kept[build.region], tests, stages, may_fail, images, build.base)
 

@@ -72,8 +72,7 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
 
 HEAD = """# The spec language
 
-Generated from the models by `make docs`; do not edit. Start with the [tutorial](../tutorial.md). `imagepipe validate`
-also checks the parts that a build does not support yet, and reports them.
+Generated from the models by `make docs`; do not edit. Start with the [tutorial](../tutorial.md).
 
 Durations are written `90s`, `5m`, `2h`, `90d`, or together `1h30m`. Fields that take a *text* may use `{{ source.id
 }}`, `{{ source.name }}`, `{{ source.owner }}` and `{{ region }}`, besides `{{ var.NAME }}`, `{{ matrix.AXIS }}`, `{{

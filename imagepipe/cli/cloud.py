@@ -40,6 +40,11 @@ class CloudTarget:
     def from_record(cls, record: Mapping[str, str]) -> CloudTarget:
         return cls(**{key: record.get(key) for key in ("local", "profile", "endpoint_url", "role", "account")})
 
+    def identity(self) -> dict[str, str]:
+        """Return the values that tell clouds and accounts apart, whatever credentials are used."""
+        values = {"local": self.local, "endpoint_url": self.endpoint_url, "account": self.account}
+        return {key: value for key, value in values.items() if value is not None}
+
     def with_account(self, regions: Regions) -> CloudTarget:
         """Return a copy that records the account; an unchanged one if the endpoint has no STS, as on private clouds."""
         if self.local is not None:

@@ -15,7 +15,6 @@ from imagepipe.errors import SpecError
 from imagepipe.spec.find import PROJECT_FILE, SUFFIXES
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.not_yet import not_yet
 from imagepipe.spec.variables import Given, given_value
 from imagepipe.wiring.certificates import check_bundle_files
 from imagepipe.wiring.family import narrow, select_variants
@@ -65,7 +64,7 @@ def stored_variables(values: Given, loaded: Sequence[LoadedSpec]) -> dict[str, A
 def load_buildable(
     named: NamedSpecs, given: Given, build: Build, selection: Selection = Selection()
 ) -> list[LoadedSpec]:
-    """Load specs that can be built. Raises SpecError with all problems, including parts that are not supported yet."""
+    """Load specs that can be built. Raises SpecError with all problems."""
     siblings = sorted({sibling for file in named.files for sibling in file.parent.glob("*.y*ml")})
     beside = [file for file in siblings if file.suffix in SUFFIXES and file.name != PROJECT_FILE]
     loaded = load(named.files, given, build=build, dependents_in=beside if selection.with_dependents else ())
@@ -76,8 +75,6 @@ def load_buildable(
                 click.echo(problem.text(), err=True)
     refuse(loaded)
     unknown_variables([frozenset(spec.checked().variables) for spec in loaded], given)
-    if problems := [problem for spec in loaded for problem in not_yet(spec)]:
-        raise SpecError(problems)
     return narrow(loaded, selection.only, with_dependents=selection.with_dependents)
 
 

@@ -32,7 +32,7 @@ COMMANDS = {
     "runs": ("imagepipe.cli.runs:runs", "List runs and the resources they still hold."),
     "show": ("imagepipe.cli.show:show", "Print the output of a run again."),
     "ssh": ("imagepipe.cli.ssh:ssh", "Log in to a machine that was kept after a failure."),
-    "images": ("imagepipe.cli.images:images", "Deregister images and delete their snapshots or bundles."),
+    "images": ("imagepipe.cli.images:images", "List, show, launch, retire and deregister images."),
     "demo": ("imagepipe.cli.demo:demo", "Bake a sample on the local cloud, boot its image and fetch its page."),
     "bundle": ("imagepipe.cli.bundle:bundle", "Pack, unpack, verify and inspect instance-store bundles."),
     "local": ("imagepipe.cli.local:local", "Manage the local cloud: serve, stop, status, images, doctor."),

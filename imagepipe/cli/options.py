@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,14 @@ def target_options(command: F) -> F:
 
 def cloud_options(command: F) -> F:
     """Add `--local`, `--profile`, `--endpoint-url`, `--assume-role` and `--region`."""
-    command = click.option(
-        "--assume-role",
-        "role",
-        metavar="ARN",
-        envvar="IMAGEPIPE_ASSUME_ROLE",
-        help="Assume this role; credentials are refreshed during the build.",
-    )(command)
-    return target_options(region_option(command))
+    return target_options(
+        region_option(role_option("Assume this role; credentials are refreshed during the build.")(command))
+    )
+
+
+def role_option(description: str = "Assume this role.") -> Callable[[F], F]:
+    """Add `--assume-role`."""
+    return click.option("--assume-role", "role", metavar="ARN", envvar="IMAGEPIPE_ASSUME_ROLE", help=description)
 
 
 def read_variables(options: VariableOptions) -> Given:

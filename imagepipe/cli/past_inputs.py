@@ -19,3 +19,9 @@ def stored_manifest(run: str, key: str) -> InputManifest | str:
     except ImagepipeError as error:
         changed = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
         return f"{error}, since {changed:%Y-%m-%d %H:%M} UTC at the latest"
+
+
+def stored_source(run: str, key: str) -> str:
+    """Return the source image of a bake from the inputs of its run; empty if they are not on this computer."""
+    found = stored_manifest(run, key)
+    return "" if isinstance(found, str) else found.source

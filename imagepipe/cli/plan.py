@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,19 @@ from imagepipe.cli.options import (
 )
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.past_inputs import stored_manifest
+from imagepipe.cli.past_inputs import stored_manifest, stored_source
 from imagepipe.cli.past_times import last_bakes
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.images import snapshots_of
-from imagepipe.planning.actions import actions_of
+from imagepipe.planning.actions import Action, actions_of
 from imagepipe.planning.cost import UNKNOWN, Amount
 from imagepipe.planning.decisions import Decision, decide
 from imagepipe.planning.document import PlanDocument, Request
 from imagepipe.planning.estimate import GB, LastBake, run_seconds, total_cost
 from imagepipe.planning.prices import load_prices
+from imagepipe.planning.retention import retired_by
+from imagepipe.retention.rules import rules_of
 from imagepipe.reuse import Examiner
 from imagepipe.spec.load import SAMPLE_BUILD
 from imagepipe.spec.loaded import LoadedSpec
@@ -159,12 +161,18 @@ class Planner:
             self._clock.now(),
             request,
             tuple(decisions),
-            tuple(actions_of(made.graph, owner.__getitem__)),
+            (*actions_of(made.graph, owner.__getitem__), *self._retired(baked)),
             seconds,
             run_seconds(loaded, seconds),
             total_cost(costs, prices),
             prices,
         )
+
+    def _retired(self, baked: Sequence[LoadedSpec]) -> Iterator[Action]:
+        """Return the steps of retention once the new images exist, in the regions of each spec."""
+        rules = {spec.key: rules_of(spec.checked(), self._region(spec.checked())) for spec in baked}
+        known = {key: each for key, each in rules.items() if each is not None}
+        return retired_by(known, self._regions, stored_source, self._clock.now())
 
     def _last_bakes(self, baked: Sequence[LoadedSpec], answers: Mapping[str, Answer]) -> dict[str, LastBake]:
         times = last_bakes([str(spec.key) for spec in baked])

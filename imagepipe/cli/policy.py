@@ -20,14 +20,13 @@ from imagepipe.cli.options import (
 )
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.errors import SpecError, UsageError
+from imagepipe.errors import UsageError
 from imagepipe.iam.document import LIMIT, Statement, document, parts, size
 from imagepipe.policy.context import PolicyContext
 from imagepipe.policy.generate import For, explained, statements
 from imagepipe.spec.load import SAMPLE_BUILD, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
-from imagepipe.spec.not_yet import not_yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,7 @@ Examples:
   imagepipe policy web-server.yaml --explain
   imagepipe policy web-server.yaml --explain --format json
   imagepipe policy specs/ --for clean --region eu-west-1
+  imagepipe policy web-server.yaml --for prune --explain
   aws iam put-role-policy --role-name baker --policy-name imagepipe --policy-document file://policy.json
 """
 )
@@ -63,7 +63,7 @@ Examples:
     type=click.Choice(get_args(For)),
     default="build",
     help="`build`: a build with its cleanup, `clean RUN` and `resume`; `publish`: `imagepipe publish` of images that "
-    "exist; `clean`: only `clean`, including --older-than.  "
+    "exist; `clean`: only `clean`, including --older-than; `prune`: only `images prune`, in all regions.  "
     "[default: build]",
 )
 @click.option(
@@ -89,8 +89,6 @@ def policy(options: PolicyOptions) -> None:
     values = read_variables(options.variables)
     loaded = load(found_specs(options.specs), values, build=SAMPLE_BUILD)
     refuse(loaded)
-    if problems := [problem for each in loaded for problem in not_yet(each)]:
-        raise SpecError(problems)
     unknown_variables([frozenset(each.checked().variables) for each in loaded], values)
     if options.region:
         check_region(options.region, loaded)

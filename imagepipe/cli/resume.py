@@ -104,6 +104,6 @@ def _check(past: JournalState) -> None:
         raise UsageError(f"run {id} {past.outcome}, and everything was cleaned up", hint="build again")
     if not past.run.given:
         raise UsageError(
-            f"run {id} was started by a version of imagepipe that could not resume",
+            f"run {id} cannot be resumed: it built no spec, or an old version of imagepipe started it",
             hint=f"imagepipe clean {id} deletes what it holds",
         )

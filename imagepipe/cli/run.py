@@ -24,6 +24,7 @@ from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli import streams
 from imagepipe.cli.cloud import CloudTarget, region_of
 from imagepipe.cli.options import state_folder
+from imagepipe.cli.past_inputs import stored_source
 from imagepipe.cli.run_options import RunOptions
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
@@ -135,6 +136,8 @@ class Run:
             is_local=self.target.local is not None,
             offline=self._offline(),
             scans=self.folder.parents[1] / "scans",
+            cloud=self.target.identity(),
+            source_of=stored_source,
         )
         return plan(self.loaded, tools, region=region_of(region, regions), settled=self.settled)
 
@@ -241,15 +244,23 @@ def _write_to_terminal(words: str) -> None:
 
 
 @contextmanager
-def stopped_by_signals(cancel: Cancel) -> Iterator[Signals]:
-    """Stop the run cleanly at the first Ctrl-C, SIGTERM or closed terminal; exit at once at the second."""
+def stopped_by_signals(
+    cancel: Cancel,
+    *,
+    stopping: str = "stopping and cleaning up everything",
+    rest: str = "`imagepipe clean --all` cleans up the rest",
+) -> Iterator[Signals]:
+    """Stop the run cleanly at the first Ctrl-C, SIGTERM or closed terminal; exit at once at the second.
+
+    `stopping` and `rest` are printed at the first and at the second signal.
+    """
     signals = Signals()
 
     def stop(number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if signals.came:
             # The journal is complete at every moment, so `clean` finds everything that is held.
-            words = "\nexiting at once; `imagepipe clean --all` cleans up the rest\n"
+            words = f"\nexiting at once; {rest}\n"
             told = threading.Thread(target=_write_to_terminal, args=(words,), daemon=True)
             told.start()
             told.join(0.5)
@@ -260,7 +271,7 @@ def stopped_by_signals(cancel: Cancel) -> Iterator[Signals]:
         # Both calls take locks that the interrupted thread may already hold, so they run in threads. They run in two
         # threads because a write to a terminal that is closed or paused by Ctrl-S may fail or block.
         threading.Thread(target=cancel.set, args=(f"got {name}",), daemon=True).start()
-        words = f"\n{name}: stopping and cleaning up everything; again to exit at once\n"
+        words = f"\n{name}: {stopping}; again to exit at once\n"
         threading.Thread(target=_write_to_terminal, args=(words,), daemon=True).start()
 
     numbers = [signal.SIGINT, signal.SIGTERM]

@@ -29,7 +29,6 @@ from imagepipe.report.sarif import sarif
 from imagepipe.spec.load import load
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import InstanceStoreOutput
-from imagepipe.spec.not_yet import not_yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def validate(options: ValidateOptions) -> int:
     except SpecError as error:
         problems = list(error.problems)
     else:
-        found = (p for each in loaded for p in (*each.problems, *not_yet(each, severity="warning")))
+        found = (p for each in loaded for p in each.problems)
         problems = list(dict.fromkeys(found))  # every spec repeats the problems of the project file
         problems += _bundle_files(loaded, region, is_local=is_local)
         if all(each.spec for each in loaded):

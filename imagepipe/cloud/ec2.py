@@ -16,10 +16,13 @@ from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
 from imagepipe.cloud.launch_templates import LaunchTemplates
+from imagepipe.cloud.lifecycle import Lifecycle
 from imagepipe.cloud.network import Groups, Keys, Subnets
 from imagepipe.cloud.parameters import Parameters
 from imagepipe.cloud.poller import Cancel, Poller
 from imagepipe.cloud.rate_limit import RetryBudget
+from imagepipe.cloud.recycle_bin import RecycleBin
+from imagepipe.cloud.references import References
 from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.session import Session
 from imagepipe.cloud.snapshots import Snapshots
@@ -48,6 +51,9 @@ class Ec2:
         self.subnets = Subnets(self._client, region)
         self.launch_templates = LaunchTemplates(self._client, region)
         self.parameters = Parameters(session, region)
+        self.lifecycle = Lifecycle(self._client, region)
+        self.references = References(session, self._client, region)
+        self.recycle_bin = RecycleBin(session, self._client, region)
         self.poller = Poller(
             {
                 "instance": self.instances.describe_many,

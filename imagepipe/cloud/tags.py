@@ -15,6 +15,14 @@ VARIANT = "imagepipe:variant"
 """Variant of the spec, `release=bookworm,size=s`; only on resources of a spec with a matrix."""
 FINGERPRINT = "imagepipe:fingerprint"
 """Digest of an image's inputs, on images and their snapshots."""
+SOURCE = "imagepipe:source"
+"""Id of the source image in the launch region, on images and their snapshots: RegisterImage does not record it."""
+COMMIT = "imagepipe:commit"
+"""Git commit of the spec, on images and their snapshots; absent outside a repository."""
+INHERITED = (FINGERPRINT, SOURCE, COMMIT)
+"""Tags that describe the bake. Later copies and renamed images keep them."""
+DISABLED = "imagepipe:disabled"
+"""Time at which retention disabled the image, because EC2 does not tell it."""
 STATE = "imagepipe:state"
 STARTED = "imagepipe:started"
 """Start time of the run, as in `build.timestamp`: YYYYMMDDTHHMMSSZ."""
@@ -94,6 +102,11 @@ def pairs(tags: Mapping[str, str]) -> list[dict[str, str]]:
 def mapping(tags: Iterable[Mapping[str, str]] | None) -> dict[str, str]:
     """Return EC2's list of tags as a mapping."""
     return {tag["Key"]: tag["Value"] for tag in tags or ()}
+
+
+def of_bake(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that describe a bake, for another image with the same contents."""
+    return {key: tags[key] for key in INHERITED if key in tags}
 
 
 def by_token(token: str) -> dict[str, Any]:

@@ -312,5 +312,17 @@ class AwaitSsh(Stage[Reachable]):
         return f"{output.endpoint.user}@{output.endpoint.host}, host key verified" if output.endpoint.host_key else ""
 
 
+@dataclass(frozen=True)
+class AwaitAddress(AwaitSsh):
+    """Wait until the instance runs and has an address, and no longer."""
+
+    def run(self, ctx: Context) -> Reachable:
+        instance = ctx[self.instance]
+        return Reachable(instance, self._endpoint(ctx, self._until_running(ctx, instance)))
+
+    def title(self) -> str:
+        return "wait for the address"
+
+
 def _state(seen: Mapping[str, Any]) -> str:
     return str(seen["State"]["Name"])

@@ -10,7 +10,7 @@ from typing import assert_never
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import ImageFilter, OwnImage, SourceImage, late_names
-from imagepipe.cloud.tags import FINGERPRINT
+from imagepipe.cloud.tags import COMMIT, FINGERPRINT, SOURCE
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Text
@@ -211,12 +211,16 @@ class NameImages(Stage[Mapping[str, ImageText]]):
     description: Text
     tags: Mapping[str, Text]
     fingerprint: Ref[str] | None = None
+    commit: str = field(default="", repr=False, compare=False)
+    """Git commit of the spec; empty outside a repository."""
 
     def run(self, ctx: Context) -> Mapping[str, ImageText]:
         source = ctx[self.source]
         names = image_names(self.name, source, self.regions)
         fingerprint = ctx[self.fingerprint] if self.fingerprint else ""
-        own = {FINGERPRINT: fingerprint} if fingerprint else {}
+        own = {SOURCE: source.id}
+        own |= {FINGERPRINT: fingerprint} if fingerprint else {}
+        own |= {COMMIT: self.commit} if self.commit else {}
         return {region: self._text(names[region], late_names(source, region), region, own) for region in self.regions}
 
     def _text(self, name: str, values: Mapping[str, object], region: str, own: Mapping[str, str]) -> ImageText:

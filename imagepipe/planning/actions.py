@@ -81,8 +81,9 @@ SILENT = frozenset(
     {
         *("RecordInputs", "NameImages", "CheckNames", "CheckTypes", "CheckBucket", "CheckPublic", "CheckKeys"),
         *("CheckParameter", "CheckTemplates"),
-        *("UseKey", "UseGroups", "AwaitSsh", "Scrub", "Stop", "TerminateInstance", "UseImage", "CheckNewInstance"),
-        *("PublishGate", "Keep", "CollectImages", "ExistingText", "CheckHygiene", "CheckBundle"),
+        *("UseKey", "UseGroups", "AwaitSsh", "AwaitAddress", "Scrub", "Stop", "TerminateInstance", "UseImage"),
+        *("CheckNewInstance", "PublishGate", "Keep", "RetireImages", "CollectImages", "ExistingText"),
+        *("CheckHygiene", "CheckBundle"),
         *("RunShell", "UploadFile", "RenderTemplate", "RebootMachine"),
         *("CheckCommand", "CheckHttp", "CheckPackage", "CheckPath", "CheckPort", "CheckService"),
     }

@@ -12,7 +12,7 @@ from imagepipe.spec.models import EbsOutput, InstanceStoreOutput, Spec
 
 RUN, SPEC, STATE, EXPIRES = "imagepipe:run", "imagepipe:spec", "imagepipe:state", "imagepipe:expires"
 """Tag keys, the same as in `cloud.tags`, which would load boto3; a test compares them."""
-UNFINISHED = "unfinished"
+UNFINISHED, KEPT = "unfinished", "kept"
 OWN_ACCOUNT = "${aws:PrincipalAccount}"
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from imagepipe.iam.document import Statement, merged
 from imagepipe.policy.context import PolicyContext
+from imagepipe.policy.retention import prune
 from imagepipe.policy.stages import (
     PUBLISHING,
     STAGES,
@@ -20,7 +21,7 @@ from imagepipe.policy.stages import (
 )
 from imagepipe.policy.undo import UNDO, kinds_of, kinds_of_images, sweep
 
-For = Literal["build", "publish", "clean"]
+For = Literal["build", "publish", "clean", "prune"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,10 @@ class Reason:
 
 
 def reasons(context: PolicyContext, wanted: For) -> Iterator[Reason]:
-    """Yield the statements that a build of the spec and its undo need; or those of `publish`, or only of `clean`."""
+    """Yield the statements that a build of the spec and its undo need; or those of another command."""
+    if wanted == "prune":
+        yield from (Reason("images prune", statement) for statement in prune(context))
+        return
     if wanted == "build":
         for name in stages_of(context):
             yield from (Reason(name, statement) for statement in STAGES[name](context))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from imagepipe import render
 from imagepipe.iam.document import Statement
 from imagepipe.iam.facts import arn
-from imagepipe.policy import storage
+from imagepipe.policy import retention, storage
 from imagepipe.policy.context import EXPIRES, OWN_ACCOUNT, SPEC, STATE, PolicyContext
 from imagepipe.policy.launch import launches, passes_role
 from imagepipe.spec.models import AmiBySsm, Spec, SubnetsByTags
@@ -345,6 +345,7 @@ STAGES: Mapping[str, StatementBuilder] = {
     "Keep": keep,
     "ReplaceImage": replace_image,
     "CollectImages": no_calls,
+    "RetireImages": retention.retire_in_spec_regions,
 }
 PUBLISHING: Mapping[str, StatementBuilder] = {
     "UseExisting": check_names,
@@ -390,6 +391,8 @@ def stages_of(context: PolicyContext) -> Iterator[str]:
     if context.replaces:
         yield "ReplaceImage"
     yield "CollectImages"
+    if spec.retention:
+        yield "RetireImages"
 
 
 def _attributes_of(spec: Spec) -> Iterator[str]:

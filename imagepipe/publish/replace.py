@@ -53,8 +53,7 @@ class ReplaceImage(Stage[Image]):
         old = [image for image in images.own_named(name) if image.id != new_id]
         # Tag the new image as kept from the start: it uses the snapshots of the baked image, which is already kept.
         own = {k: v for k, v in tags.mapping(described.get("Tags")).items() if not k.startswith("imagepipe:")}
-        if fingerprint := tags.mapping(described.get("Tags")).get(tags.FINGERPRINT):
-            own[tags.FINGERPRINT] = fingerprint
+        own |= tags.of_bake(tags.mapping(described.get("Tags")))
         label = {**self.run_tags.product(claim.token, ImageText(name, "", own)), tags.STATE: tags.KEPT}
         if own.get("Name") == baked.name:
             label["Name"] = name

@@ -59,8 +59,7 @@ class ExistingText(Stage[Mapping[str, ImageText]]):
         found = self.ec2.images.describe(ctx[self.image].id)
         every = tags.mapping(found.get("Tags"))
         own = {key: value for key, value in every.items() if not key.startswith("imagepipe:")}
-        if tags.FINGERPRINT in every:
-            own[tags.FINGERPRINT] = every[tags.FINGERPRINT]
+        own |= tags.of_bake(every)
         name, description = str(found.get("Name", "")), str(found.get("Description", ""))
         return {
             region: ImageText(name, description, {**own, **render.render_late_values(self.tags, {"region": region})})

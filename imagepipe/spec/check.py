@@ -47,6 +47,7 @@ def check_spec(spec: Spec, document: Document, file: Path, project: Project) -> 
         *_output(spec, document, file.parent),
         *publish_findings(spec, document),
         *_sharing(spec),
+        *_retention(spec),
         *_partitions(spec),
     ]
     if not project.allow_unknown_region:
@@ -188,6 +189,12 @@ def _region_of(name: str) -> str | None:
 
 def _partition_of(name: str) -> str | None:
     return name.split(":")[1] if name.startswith("arn:") else None
+
+
+def _retention(spec: Spec) -> Iterator[Finding]:
+    """Report a retention that has no condition, and would retire every image but the last."""
+    if spec.retention and spec.retention.newest is None and spec.retention.max_age is None:
+        yield ("retention",), "newest or max_age is needed: retention: {newest: 5, max_age: 90d}"
 
 
 def _partitions(spec: Spec) -> Iterator[Finding]:

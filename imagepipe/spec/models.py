@@ -617,9 +617,32 @@ class Publish(Model):
         description="Protect the image against deregistration: `true`, or `{cooldown: true}`; `false` removes the "
         "protection. If absent, it stays as it is.",
     )
-    keep: int | None = Field(
-        None, description="Number of the newest images to keep; an image in use is never retired.", ge=1
+
+
+DAY = 86400.0
+
+
+class Grace(Model):
+    """The time that a superfluous image spends on each step before the next one."""
+
+    deprecate: Duration = Field(0.0, description="Time from the moment it is superfluous until it is deprecated.")
+    disable: Duration = Field(14 * DAY, description="Time from its deprecation until it is disabled.")
+    deregister: Duration = Field(
+        30 * DAY, description="Time from when it was disabled until it is deregistered with its snapshots or bundle."
     )
+
+
+class Retention(Model):
+    """The images of the spec that are superfluous. One that meets every condition is retired, if nothing uses it."""
+
+    newest: int | None = Field(
+        None, description="An image is kept while it is among this many newest ones; 1 if absent.", ge=1
+    )
+    max_age: Duration | None = Field(None, description="An image is kept until it is older than this.")
+    launched_within: Duration | None = Field(
+        None, description="An image is kept if it was launched this recently; EC2 reports launches a day late."
+    )
+    grace: Grace = Field(default_factory=Grace, description="Waiting time before each step.")
 
 
 HygieneRule = Literal[
@@ -709,6 +732,11 @@ class Spec(Model):
     fail_fast: bool = Field(False, description="Stop at the first test that fails; otherwise all tests run.")
     output: Output = Field(description="Image to create.")
     publish: Publish = Field(default_factory=Publish, description="Copies, permissions, lifetime and announcement.")
+    retention: Retention | None = Field(
+        None,
+        description="Retire older images of this spec, or variant, in steps: deprecate, disable, deregister. Images in "
+        "use and the last image are always kept.",
+    )
     hygiene: Hygiene = Field(default_factory=Hygiene, description="Exceptions from the hygiene scan.")
     reuse: Annotated[Reuse | None, BeforeValidator(_reuse, json_schema_input_type=Literal["unchanged"] | Reuse)] = (
         Field(

@@ -20,6 +20,7 @@ RENAMED = {
         "imds_support: v2.0 is the default; imds_support: source keeps the setting of the source image",
     ),
     "publish.copy_timeout": ("timeout", "publish.timeout takes the same value"),
+    "publish.keep": ("retention", "write retention: {newest: 5} at the top level of the spec"),
     "variables.*.required": (
         "default",
         'a variable without default is required; default: "" makes it optional',

@@ -391,5 +391,5 @@ def tag_problem(key: str, value: str | None) -> str | None:
     return None
 
 
-MAX_TAGS = 40
-"""EC2's limit is 50 for each resource; imagepipe's own tags need up to ten."""
+MAX_TAGS = 38
+"""EC2's limit is 50 for each resource; imagepipe's own tags, with Name, need up to twelve."""

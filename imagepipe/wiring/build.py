@@ -176,7 +176,8 @@ class ImageBuild:
     def name_images(self, source: Ref[SourceImage], fingerprint: Ref[str]) -> NameImages:
         output = self.spec.output
         regions = tuple(self.everywhere)
-        return NameImages(regions, source, output.name, output.description, output.tags, fingerprint)
+        commit = str(self.loaded.names["build"].get("git_sha", ""))
+        return NameImages(regions, source, output.name, output.description, output.tags, fingerprint, commit)
 
     def check_names(self, wanted: Ref[Mapping[str, ImageText]]) -> CheckNames:
         return CheckNames(self.everywhere, wanted, self.replaces, frozenset(self.parts))

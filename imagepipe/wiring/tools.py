@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagepipe.bundle.manifest import Recipients
@@ -11,7 +11,12 @@ from imagepipe.capture.scan.stages import Offline
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
 from imagepipe.publish.copy_ebs import CopyLimits
+from imagepipe.retention.survey import SourceOf
 from imagepipe.spec.loaded import LoadedSpec
+
+
+def _unknown_source(run: str, key: str) -> str:
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +35,7 @@ class Tools:
     """Access to the local cloud's captured disks; None if the machines themselves are scanned."""
     scans: Path | None = None
     """Folder for the stamps of clean files; None if none are kept."""
+    cloud: Mapping[str, str] = field(default_factory=dict)
+    """Identification of the cloud in the record of retired images."""
+    source_of: SourceOf = _unknown_source
+    """Function that returns the source image of an earlier bake, from the inputs that runs on this computer kept."""

@@ -6,6 +6,7 @@ import pytest
 
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.images import ImageFilter
+from imagepipe.cloud.tags import SOURCE
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.late import Late
@@ -94,7 +95,7 @@ def test_description_and_tags_are_rendered_for_each_region_too(account: Account)
     stage = NameImages(("us-east-1", "eu-west-1"), Ref("source"), "web", late, {"from": late, "team": "web"})
     texts = stage.run(account.context(source=source))
     assert texts["eu-west-1"] == ImageText(
-        "web", f"{source.id} in eu-west-1", {"from": f"{source.id} in eu-west-1", "team": "web"}
+        "web", f"{source.id} in eu-west-1", {"from": f"{source.id} in eu-west-1", "team": "web", SOURCE: source.id}
     )
     assert texts["us-east-1"].description == f"{source.id} in us-east-1"
 

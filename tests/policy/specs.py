@@ -41,6 +41,7 @@ publish:
   ssm_parameter: "/images/{{ region }}/full"
   launch_templates: [{name: web}, {id: lt-12345678}]
   deprecate_after: 90d
+retention: {newest: 3}
 """
 OWN_ACCESS = """\
 imagepipe: 1

@@ -19,8 +19,9 @@ from imagepipe.iam.document import Statement, document
 from imagepipe.iam.facts import ACTIONS, family, keys_of, kind_of
 from imagepipe.planning.actions import DESCRIBED, SILENT
 from imagepipe.policy import storage
-from imagepipe.policy.context import EXPIRES, RUN, SPEC, STATE, UNFINISHED, PolicyContext
+from imagepipe.policy.context import EXPIRES, KEPT, RUN, SPEC, STATE, UNFINISHED, PolicyContext
 from imagepipe.policy.generate import For, reasons, statements
+from imagepipe.policy.retention import DISABLED
 from imagepipe.policy.stages import PUBLISHING, STAGES, STEPS, publishing_stages_of, stages_of
 from imagepipe.policy.undo import UNDO
 from imagepipe.publish.copy_ebs import CopyLimits
@@ -67,17 +68,19 @@ def test_every_kind_of_claim_is_cleaned_up() -> None:
 
 
 def test_words_of_the_cloud_are_the_same_here() -> None:
-    assert (RUN, SPEC, STATE, EXPIRES, UNFINISHED) == (
+    assert (RUN, SPEC, STATE, EXPIRES, UNFINISHED, KEPT, DISABLED) == (
         tags.RUN,
         tags.SPEC,
         tags.STATE,
         tags.EXPIRES,
         tags.UNFINISHED,
+        tags.KEPT,
+        tags.DISABLED,
     )
     assert storage.EXEC_READ == EXEC_READ
 
 
-@pytest.mark.parametrize("wanted", ["build", "publish", "clean"])
+@pytest.mark.parametrize("wanted", ["build", "publish", "clean", "prune"])
 @pytest.mark.parametrize("name", SPECS)
 def test_every_condition_is_one_that_its_action_has(name: str, wanted: For, tmp_path: Path) -> None:
     for reason in reasons(context_of(tmp_path, SPECS[name]), wanted):
@@ -100,7 +103,7 @@ def _reach(one: Statement) -> set[tuple[str, str]]:
     }
 
 
-@pytest.mark.parametrize("wanted", ["build", "publish", "clean"])
+@pytest.mark.parametrize("wanted", ["build", "publish", "clean", "prune"])
 @pytest.mark.parametrize("name", SPECS)
 def test_statements_put_together_allow_no_more_than_each_for_itself(name: str, wanted: For, tmp_path: Path) -> None:
     one = context_of(tmp_path, SPECS[name])
