@@ -108,4 +108,4 @@ def test_a_template_that_does_not_exist_is_found_before_anything_is_launched(acc
     check = CheckTemplates(both, {"us-east-1": (_target(),), "us-west-2": (_target(),)})
     with pytest.raises(CloudError, match="looking up launch template web in us-west-2") as e:
         check.run(account.context())
-    assert "set `region`" in str(e.value.hint)
+    assert "set its `region`" in str(e.value.hint)
