@@ -58,7 +58,9 @@ def _assess(bake: Bake, newer: Sequence[Bake], rules: Rules, now: datetime) -> A
         reason = f"{protected[0].describe()} has deregistration protection"
         return Assessment(bake, None, reason, is_protected=True)
     if unsettled := [image for image in bake.images if image.state not in ENDED or not image.is_kept]:
-        reason = f"{unsettled[0].describe()} is {unsettled[0].state_at(now)}"
+        state = unsettled[0].state_at(now)
+        more = ": its run is in progress, or `imagepipe clean` deletes it" if state == "unfinished" else ""
+        reason = f"{unsettled[0].describe()} is {state}{more}"
         return Assessment(bake, None, reason, is_protected=True)
     step, images, due = _next_step(bake, since, rules, now)
     return Assessment(bake, step, reason, due, images)
