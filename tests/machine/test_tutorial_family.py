@@ -22,7 +22,8 @@ SECONDS = 400
 
 
 def _commands() -> list[str]:
-    return re.findall(r"^    (\S.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    """Return the commands of the page without the last one, which would stop the cloud of the tests."""
+    return re.findall(r"^    (\S.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)[:-1]
 
 
 @pytest.fixture
@@ -80,6 +81,18 @@ def test_the_commands_of_the_page_do_what_it_says(bakery: Bakery, folder: Path) 
     assert {line.partition(":")[0] for line in why.splitlines() if ": changed" in line} == {"api", "pages"}
     assert why.count("file files/index.html.j2: ") == 2
     assert third.keys() == {"api", "pages", *(f"{spec}, unchanged" for spec in KEYS - {"api", "pages"})}
+
+    assert "eu-west-1" in outputs["imagepipe publish specs/family/api.yaml --local --dry-run"][0]
+    for region in ("us-east-1", "us-west-2", "eu-west-1"):
+        ssm, ec2 = bakery.client("ssm", region), bakery.client(region=region)
+        named = ssm.get_parameter(Name="/images/api")["Parameter"]["Value"]
+        [image] = ec2.describe_images(ImageIds=[named])["Images"]
+        assert image["Name"].startswith("api-")
+        assert (named in third["api"]) == (region != "eu-west-1")
+    old = bakery.client(region="us-west-2").describe_images(ImageIds=[first["api"][1]])["Images"][0]
+    assert "DeprecationTime" in old
+    listed = outputs["imagepipe images list --local"][0]
+    assert len(re.findall(r"\bdeprecated\b", listed)) == 2, listed
 
     for spec, command, printed in (
         ("base", "grep -c platform /etc/motd", "1"),
