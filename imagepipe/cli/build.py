@@ -144,7 +144,7 @@ class _Work:
 def _named_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
     """Return the work that the command line names."""
     if not options.specs:
-        raise UsageError("name a spec, a folder with specs, or a plan (--plan FILE)")
+        raise UsageError("SPEC is missing: name a spec, a folder with specs, or a plan (--plan FILE)")
     values, region = read_variables(options.variables), options.cloud.region
     named = NamedSpecs.of(options.specs)
     loaded = load_buildable(named, values, current_build(run_id, named.files, clock), options.selection)
