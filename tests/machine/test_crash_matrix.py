@@ -13,7 +13,7 @@ from tests.reliability.matrix import Lab, chosen, lab, table
 
 pytestmark = pytest.mark.machine
 
-SAMPLE = 2
+SAMPLE = 1
 ALWAYS: dict[Scenario, tuple[str, ...]] = {
     "ebs": ("launch",),
     "instance-store": ("bundle", "hygiene"),
