@@ -22,7 +22,6 @@ OTHER_SERVICES = {
 }
 """Services of calls in modules that mostly call EC2."""
 FOR_PEOPLE = {
-    "ec2:DisableImageDeprecation",
     "ec2:EnableImage",
     "ec2:GetImageAncestry",
     "ec2:ListImagesInRecycleBin",
