@@ -73,7 +73,7 @@ test: check
 	$(BIN)/pytest -q -m machine -n 3 --dist loadfile --no-loadscope-reorder
 
 # All of them run, also after one that misses its target.
-BENCHMARKS := validate transfer bundle agent gateway describe prune instant waits build bake
+BENCHMARKS := validate transfer bundle agent gateway describe prune family publish instant waits build bake
 
 bench: setup .setup/system-test
 	@missed=""; for each in $(BENCHMARKS); do \
