@@ -2,6 +2,7 @@
 #   make demo    bakes specs/web-server.yaml on the local cloud, and boots the image
 #   make check   the default suite, linters, types, layers: some three minutes
 #   make test    check, and the tests that boot real instances (root)
+#   make test-emulated   the tests of whole systems in QEMU without KVM, which take minutes each (root)
 #   make reliability   kills, stops, faults, planted secrets, bad input: a table that fails where it is short (root)
 #   make fuzz    readers with examples by the ten thousand (EXAMPLES=20000)
 PYTHON ?= python3
@@ -15,7 +16,7 @@ SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iprout
 SYSTEM_ROOTLESS := uidmap qemu-system-x86 qemu-utils
 SYSTEM_TEST := openssh-server awscli packer xfsprogs qemu-system-arm qemu-efi-aarch64 $(SYSTEM_ROOTLESS)
 
-.PHONY: setup model demo check test lint types bench reliability fuzz docs constraints clean
+.PHONY: setup model demo check test test-emulated lint types bench reliability fuzz docs constraints clean
 .DELETE_ON_ERROR:
 
 setup: .setup/system .setup/python
@@ -70,7 +71,11 @@ check: setup .setup/system-test lint types
 # Machines wait more than they work: three files of tests at once, each with clouds of its own. The longest begin first
 # (tests/machine/conftest.py); xdist would begin with the files that have the most tests.
 test: check
-	$(BIN)/pytest -q -m machine -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q -m "machine and not emulated" -n 3 --dist loadfile --no-loadscope-reorder
+
+# Whole systems in QEMU without KVM: minutes for each test. QEMU's shorter tests are in `make test`.
+test-emulated: setup .setup/system-test
+	$(BIN)/pytest -q -m "machine and emulated" -n 2 --dist load
 
 # All of them run, also after one that misses its target.
 BENCHMARKS := validate transfer bundle agent gateway describe prune family publish instant waits build bake

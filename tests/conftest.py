@@ -62,7 +62,7 @@ def _free(folder: Path) -> int:
 
 
 def _is_machine_run(config: pytest.Config) -> bool:
-    return bool(config.getoption("-m") == "machine")
+    return str(config.getoption("-m")).startswith("machine")
 
 
 @pytest.fixture

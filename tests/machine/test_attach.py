@@ -186,6 +186,7 @@ def test_a_link_in_the_machines_dev_leads_to_no_file_of_this_computer(store: Sto
         assert loop.devices_of(frozenset({new_disk(store, guest).path})) == []
 
 
+@pytest.mark.emulated
 def test_a_virtual_machine_takes_and_releases_disks_while_it_runs_and_keeps_them_at_a_reboot(
     store: Store, new_guest: NewGuest, tmp_path: Path
 ) -> None:

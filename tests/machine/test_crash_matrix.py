@@ -13,7 +13,7 @@ from tests.reliability.matrix import Lab, chosen, lab, table
 
 pytestmark = pytest.mark.machine
 
-SAMPLE = 1
+SAMPLE: dict[Scenario, int] = {"ebs": 1, "instance-store": 0, "family": 1}
 ALWAYS: dict[Scenario, tuple[str, ...]] = {
     "ebs": ("launch",),
     "instance-store": ("bundle", "hygiene"),
@@ -33,7 +33,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def test_a_build_that_is_killed_leaves_nothing_after_clean_and_ends_well_after_resume(
     bench: Lab, kind: Scenario
 ) -> None:
-    points = [*chosen(bench, [kind], SAMPLE, SEED), *(bench.before_output(kind, stage) for stage in ALWAYS[kind])]
+    points = [
+        *(chosen(bench, [kind], SAMPLE[kind], SEED) if SAMPLE[kind] else ()),
+        *(bench.before_output(kind, stage) for stage in ALWAYS[kind]),
+    ]
     sys.stdout.write(f"IMAGEPIPE_CRASH_SEED={SEED}: {', '.join(map(str, points))}\n")
     findings = [bench.try_out(point) for point in points]
     assert not [each for each in findings if each.leaks or each.wrong], findings

@@ -93,6 +93,7 @@ def users_of_qemu(guest: Guest) -> list[set[str]]:
     return [set(status[name].split()) for name in ("Uid", "Gid", "Groups", "CapEff", "CapPrm", "NoNewPrivs")]
 
 
+@pytest.mark.emulated
 def test_a_bare_file_system_boots_its_own_kernel_and_a_reboot_takes_the_newest(
     store: Store, new_guest: NewGuest, tmp_path: Path, stack: ExitStack
 ) -> None:
@@ -284,6 +285,7 @@ output: {name: "whole-{{ build.id }}"}
 """
 
 
+@pytest.mark.emulated
 def test_a_disk_with_a_boot_loader_is_baked_tested_and_grows_on_qemu(bakery: Bakery) -> None:
     spec = bakery.write("whole.yaml", WHOLE)
     process = bakery.start("build", str(spec), "--local", "--format", "json")
@@ -299,6 +301,7 @@ def test_a_disk_with_a_boot_loader_is_baked_tested_and_grows_on_qemu(bakery: Bak
     assert max(part["size"] for part in parts) * 512 > 8 << 30  # the partition grew with its volume
 
 
+@pytest.mark.emulated
 def test_a_cloud_image_in_qcow2_is_imported_and_boots(bakery: Bakery, base: BaseImage) -> None:
     assert base.disk_path is not None
     file = bakery.folder / "debian-12-genericcloud-amd64.qcow2"

@@ -81,6 +81,7 @@ def until_clean(user: PlainUser) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.emulated
 def test_a_plain_user_bakes_and_tests_an_image_from_an_empty_store(user: PlainUser) -> None:
     doctor = run(user, "local", "doctor")
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
@@ -212,6 +213,7 @@ def check_faults(user: PlainUser, booted: Booted) -> None:
     booted.connection = connect(booted.connection.endpoint)
 
 
+@pytest.mark.emulated
 def test_an_instance_has_what_roots_has_and_outlives_its_cloud_but_not_its_supervisor(
     user: PlainUser, tmp_path: Path
 ) -> None:

@@ -90,8 +90,8 @@ def alike(region: str, image: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def retire(bakery: Bakery, region: str, image: Mapping[str, Any]) -> None:
-    """Deregister an image, and delete its snapshots or bundle, as a user does."""
-    words = ["images", "deregister", image["ImageId"], "--local", "--region", region, "--delete-data"]
+    """Deregister an image, and delete its snapshots or bundle, as a user does; also one that others are built on."""
+    words = ["images", "deregister", image["ImageId"], "--local", "--region", region, "--delete-data", "--force"]
     done = bakery(*words)
     assert done.code == 0, done.err
 
