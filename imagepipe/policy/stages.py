@@ -179,7 +179,7 @@ def copy_bundle_to_region(context: PolicyContext) -> Iterator[Statement]:
 
 def share_image(context: PolicyContext) -> Iterator[Statement]:
     # An existing image that is shared already is left alone.
-    yield Statement("ChangeOurImages", ("ec2:DescribeImageAttribute",), context.all("image"), context.ours())
+    yield Statement("ReadPermissions", ("ec2:DescribeImageAttribute",), context.all("image"), context.ours())
     yield Statement("ChangeOurImages", ("ec2:ModifyImageAttribute",), context.all("image"), context.ours())
     if context.ebs and (accounts := context.spec.publish.share.accounts):
         yield Statement("ReadPermissions", ("ec2:DescribeSnapshotAttribute",), context.all("snapshot"), context.ours())
