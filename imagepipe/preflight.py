@@ -97,7 +97,7 @@ class Preflight:
             self._add(path, error)
 
     def _everywhere(self, spec: Spec) -> list[str]:
-        return list(dict.fromkeys((self._region, *spec.publish.regions)))
+        return spec.publish.everywhere(self._region)
 
     def _names(self, spec: Spec, source: SourceImage) -> None:
         everywhere = self._everywhere(spec)

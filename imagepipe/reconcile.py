@@ -9,7 +9,7 @@ from typing import Any
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.errors import CloudError
-from imagepipe.reuse import AT_ONCE, NO_IMAGE, created, differences
+from imagepipe.reuse import AT_ONCE, NO_IMAGE, differences, newest
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
 from imagepipe.wiring.attributes import additions, withdrawals
@@ -32,7 +32,7 @@ class Reconciler:
         """
         home = self._region(spec.checked())
         by_region = self._own_images(spec)
-        chosen = _newest(by_region[home]) if image is None else _with_id(by_region, image)
+        chosen = newest(by_region[home]) if image is None else _with_id(by_region, image)
         at_home = chosen if chosen is None else _counterpart(chosen, by_region[home])
         if chosen is None or at_home is None:
             raise CloudError(
@@ -58,7 +58,7 @@ class Reconciler:
 
     def _everywhere(self, spec: LoadedSpec) -> list[str]:
         checked = spec.checked()
-        return list(dict.fromkeys((self._region(checked), *checked.publish.regions)))
+        return checked.publish.everywhere(self._region(checked))
 
     def _own_images(self, spec: LoadedSpec) -> dict[str, list[_Image]]:
         """Return the kept, available images of a spec by region. A region that may fail alone may have no answer."""
@@ -84,17 +84,13 @@ def _has(image: _Image, wanted: Mapping[str, str]) -> bool:
     return all(present.get(key, "") == value for key, value in wanted.items())
 
 
-def _newest(images: Sequence[_Image]) -> _Image | None:
-    return max(images, key=lambda image: (created(image), image["ImageId"]), default=None)
-
-
 def _with_id(by_region: Mapping[str, Sequence[_Image]], id: str) -> _Image | None:
     return next((image for images in by_region.values() for image in images if image["ImageId"] == id), None)
 
 
 def _counterpart(image: _Image, candidates: Sequence[_Image]) -> _Image | None:
     """Return the same image in another region: itself, its copy, its origin, or one of the same run; or None."""
-    return _newest([each for each in candidates if _is_same(image, each)])
+    return newest([each for each in candidates if _is_same(image, each)])
 
 
 def _is_same(image: _Image, other: _Image) -> bool:

@@ -91,8 +91,8 @@ class Examiner:
             if examined.inputs is not None:
                 mark = examined.inputs.fingerprint()
                 everywhere = self._everywhere(spec)
-                newest = {region: _newest(_known(images[region], region, spec), spec, mark) for region in everywhere}
-                found = {region: image for region, image in newest.items() if image is not None}
+                kept = {region: _newest_kept(_known(images[region], region, spec), spec, mark) for region in everywhere}
+                found = {region: image for region, image in kept.items() if image is not None}
                 examined = Examined(examined.inputs, found)
             self.examined[str(spec.key)] = examined
 
@@ -135,7 +135,7 @@ class Examiner:
 
     def _everywhere(self, spec: LoadedSpec) -> list[str]:
         checked = spec.checked()
-        return list(dict.fromkeys((self._region(checked), *checked.publish.regions)))
+        return checked.publish.everywhere(self._region(checked))
 
     def _existing(self, spec: LoadedSpec) -> Existing | None:
         """Return the images of a spec, unless it has none in the launch region, or only one that is too old."""
@@ -202,6 +202,11 @@ def created(image: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(str(image["CreationDate"]).replace("Z", "+00:00"))
 
 
+def newest(images: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the newest of these images, from their descriptions; None if there are no images."""
+    return max(images, key=lambda image: (created(image), image["ImageId"]), default=None)
+
+
 def waves(loaded: Iterable[LoadedSpec]) -> list[list[LoadedSpec]]:
     """Return the specs in waves: each spec is in a later wave than its base."""
     waves: list[list[LoadedSpec]] = []
@@ -214,7 +219,7 @@ def waves(loaded: Iterable[LoadedSpec]) -> list[list[LoadedSpec]]:
     return waves
 
 
-def _newest(images: Sequence[Mapping[str, Any]], spec: LoadedSpec, fingerprint: str) -> Mapping[str, Any] | None:
+def _newest_kept(images: Sequence[Mapping[str, Any]], spec: LoadedSpec, fingerprint: str) -> Mapping[str, Any] | None:
     """Return the newest kept image of a spec with this fingerprint.
 
     The caller asked for images of this account alone. Others may have any tags, but cannot be among them.
@@ -223,4 +228,4 @@ def _newest(images: Sequence[Mapping[str, Any]], spec: LoadedSpec, fingerprint: 
     if spec.key.variant:
         own[tags.VARIANT] = spec.key.variant
     found = [image for image in images if own.items() <= tags.mapping(image.get("Tags")).items()]
-    return max(found, key=lambda image: (created(image), image["ImageId"]), default=None)
+    return newest(found)

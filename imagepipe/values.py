@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
+"""Id of an image. EC2 made ids of 8 digits until 2018."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,7 @@ def current_build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
 
 
 def git_sha(folder: Path) -> tuple[str, str]:
-    """Return the commit that is checked out in this folder; or an empty string, with the reason why there is none."""
+    """Return the commit that is checked out in this folder; without one, an empty string and the reason."""
     command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
     environment = {**os.environ, "LC_ALL": "C"}  # the reasons are recognized by git's English texts
     try:

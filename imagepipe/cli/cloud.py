@@ -133,6 +133,14 @@ def local_store() -> str:
     return str(open_store(None).root)
 
 
+def home_region(given: str | None, regions: Regions) -> str:
+    """Return the one region that a command works in: --region, or the session's. Raises UsageError."""
+    found = given or regions.session.region
+    if not found:
+        raise UsageError("no region is set", hint="pass --region, or set AWS_DEFAULT_REGION")
+    return found
+
+
 def region_of(given_region: str | None, regions: Regions) -> Callable[[Spec], str]:
     """Return a function for the region of a spec: --region, launch.region, or the session's."""
 

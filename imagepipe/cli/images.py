@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from imagepipe.cli.cloud import cloud_target, open_cloud
+from imagepipe.cli.cloud import cloud_target, home_region, open_cloud
 from imagepipe.cli.images_launch import launch
 from imagepipe.cli.images_list import list_images
 from imagepipe.cli.images_prune import prune
@@ -91,9 +91,7 @@ def deregister(options: DeregisterOptions) -> int:
     """
     rows: list[dict[str, object]] = []
     with open_cloud(cloud_target(options.cloud), region=options.region, clock=SystemClock()) as regions:
-        home = options.region or regions.session.region
-        if not home:
-            raise UsageError("no region is set", hint="pass --region, or set AWS_DEFAULT_REGION")
+        home = home_region(options.region, regions)
         every = options.every_region
         found = [each for word in options.words for each in _find_images(regions, word, home, every_region=every)]
         found = list({(ec2.region, str(image["ImageId"])): (ec2, image) for ec2, image in found}.values())

@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from imagepipe.cleanup.undoers import Undoers
-from imagepipe.cli.cloud import cloud_target, open_cloud
+from imagepipe.cli.cloud import cloud_target, home_region, open_cloud
 from imagepipe.cli.login import ssh_command, write_known_hosts
-from imagepipe.cli.options import CloudOptions, role_option, state_folder, target_options
+from imagepipe.cli.options import CloudOptions, is_image_id, role_option, state_folder, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import stopped_by_signals
@@ -98,9 +98,7 @@ def launch(options: LaunchOptions) -> int:
         signals = stack.enter_context(stopped_by_signals(cancel))
         target = cloud_target(options.cloud)
         regions = stack.enter_context(open_cloud(target, region=options.region, clock=clock))
-        home = options.region or regions.session.region
-        if not home:
-            raise UsageError("no region is set", hint="pass --region, or set AWS_DEFAULT_REGION")
+        home = home_region(options.region, regions)
         image = _find(regions[home], options.image)
         user = options.user or _user_of(image)
         signals.has_begun = True
@@ -134,7 +132,7 @@ def launch(options: LaunchOptions) -> int:
 
 def _find(ec2: Ec2, word: str) -> BakedImage:
     """Return the image of this account with this id or name. Raises UsageError."""
-    name = "image-id" if word.startswith("ami-") else "name"
+    name = "image-id" if is_image_id(word) else "name"
     found = [baked_image(each, ec2.region) for each in ec2.lifecycle.own({"Name": name, "Values": [word]})]
     if not found:
         raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -121,10 +121,7 @@ def list_images(options: ListOptions) -> int:
         seen = survey(regions, searched, stored_source)
         bakes = [bake for bake in seen.bakes() if not keys or any(_matches(key, bake) for key in keys)]
         uses = uses_of(regions, (image for bake in bakes for image in bake.images))
-    for region, error in {**seen.failed, **uses.failed}.items():
-        click.echo(f"error: {region}: {error}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
+    print_errors({**seen.failed, **uses.failed})
     rows = [listed_bake(bake, seen, uses, clock.now()) for bake in bakes]
     if options.only_unused:
         if unknown := next(iter(uses.failed.values()), None):
@@ -135,6 +132,14 @@ def list_images(options: ListOptions) -> int:
     else:
         _print(rows, clock.now())
     return CloudError.exit_code if seen.failed or uses.failed else 0
+
+
+def print_errors(failed: Mapping[str, CloudError]) -> None:
+    """Print the regions that did not answer, or not completely, with the reasons."""
+    for region, error in failed.items():
+        click.echo(f"error: {region}: {error}", err=True)
+        if error.hint:
+            click.echo(f"  hint: {error.hint}", err=True)
 
 
 def _key(word: str) -> SpecKey:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from imagepipe.cli.cloud import cloud_target, open_cloud, region_of
+from imagepipe.cli.images_list import print_errors
 from imagepipe.cli.loading import load_buildable
 from imagepipe.cli.options import (
     CloudOptions,
@@ -178,10 +179,7 @@ class PruneReport:
 
     def print_decisions(self) -> None:
         """Print a paragraph for each bake that is superfluous, and the number of those that are kept."""
-        for region, error in self._failed.items():
-            click.echo(f"error: {region}: {error}", err=True)
-            if error.hint:
-                click.echo(f"  hint: {error.hint}", err=True)
+        print_errors(self._failed)
         for each in self._decisions:
             if each.verdict != "keep":
                 for line in self._paragraph(each):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import click
 
-from imagepipe.cli.cloud import cloud_target, open_cloud
-from imagepipe.cli.options import CloudOptions, role_option, state_folder, target_options
+from imagepipe.cli.cloud import cloud_target, home_region, open_cloud
+from imagepipe.cli.options import CloudOptions, is_image_id, role_option, state_folder, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.clock import SystemClock
@@ -50,13 +50,11 @@ def restore(options: RestoreOptions) -> int:
     permissions are not restored: EC2 removes them when an image is disabled.
     """
     clock = SystemClock()
-    if not options.image.startswith("ami-"):
+    if not is_image_id(options.image):
         raise UsageError(f"{options.image} is not the id of an image", hint="such as ami-0123456789abcdef0")
     target = cloud_target(options.cloud)
     with open_cloud(target, region=options.region, clock=clock) as regions:
-        home = options.region or regions.session.region
-        if not home:
-            raise UsageError("no region is set", hint="pass --region, or set AWS_DEFAULT_REGION")
+        home = home_region(options.region, regions)
         record = RetirementRecord(state_folder().parent / FILE_NAME, target.with_account(regions).identity(), clock)
         done = _restore(regions[home], options.image, record.deregistered(options.image))
     if options.output == "json":
@@ -84,7 +82,7 @@ def _restore(ec2: Ec2, id: str, entry: Entry | None) -> list[str]:
         ec2.lifecycle.enable(id)
         done.append(f"enabled {id}")
     if image.deprecated_at is not None:
-        ec2.lifecycle.undo_deprecation(id)
+        ec2.images.undeprecate(id)
         done.append(f"ended the deprecation of {id}")
     if image.disabled_at is not None:
         ec2.images.tag([id], {tags.DISABLED: ""})

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from imagepipe.cli.cloud import cloud_target, open_cloud
-from imagepipe.cli.images_list import ListedBake, age, listed_bake
+from imagepipe.cli.images_list import ListedBake, age, listed_bake, print_errors
 from imagepipe.cli.options import CloudOptions, role_option, state_folder, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
@@ -88,8 +88,7 @@ def show(options: ShowOptions) -> int:
         )
         uses = uses_of(regions, bake.images)
         lineage = Lineage(tuple(_before(image, seen, regions)), tuple(_after(bake, seen)))
-    for region, error in {**seen.failed, **uses.failed}.items():
-        click.echo(f"error: {region}: {error}", err=True)
+    print_errors({**seen.failed, **uses.failed})
     listed = listed_bake(bake, seen, uses, clock.now())
     if options.output == "json":
         print_json(_to_json(image, listed, lineage))

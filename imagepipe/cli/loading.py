@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -65,9 +66,8 @@ def load_buildable(
     named: NamedSpecs, given: Given, build: Build, selection: Selection = Selection()
 ) -> list[LoadedSpec]:
     """Load specs that can be built. Raises SpecError with all problems."""
-    siblings = sorted({sibling for file in named.files for sibling in file.parent.glob("*.y*ml")})
-    beside = [file for file in siblings if file.suffix in SUFFIXES and file.name != PROJECT_FILE]
-    loaded = load(named.files, given, build=build, dependents_in=beside if selection.with_dependents else ())
+    beside = _specs_beside(named.files) if selection.with_dependents else []
+    loaded = load(named.files, given, build=build, dependents_in=beside)
     loaded = select_variants(loaded, named.selections)
     for spec in loaded:
         for problem in spec.problems:
@@ -76,6 +76,12 @@ def load_buildable(
     refuse(loaded)
     unknown_variables([frozenset(spec.checked().variables) for spec in loaded], given)
     return narrow(loaded, selection.only, with_dependents=selection.with_dependents)
+
+
+def _specs_beside(files: Sequence[Path]) -> list[Path]:
+    """Return the specs in the folders of these files."""
+    siblings = sorted({sibling for file in files for sibling in file.parent.glob("*.y*ml")})
+    return [file for file in siblings if file.suffix in SUFFIXES and file.name != PROJECT_FILE]
 
 
 def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:

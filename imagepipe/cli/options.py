@@ -18,6 +18,12 @@ from imagepipe.spec.keys import SpecKey, split_selection
 from imagepipe.spec.load import load_var_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
+from imagepipe.values import IMAGE_ID
+
+
+def is_image_id(word: str) -> bool:
+    """Return whether a word is the id of an image. A spec may be named `ami-base.yaml`: the prefix is not enough."""
+    return IMAGE_ID.fullmatch(word) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from imagepipe.cli.options import (
     VariableOptions,
     check_region,
     cloud_options,
+    is_image_id,
     read_variables,
     variable_options,
 )
@@ -35,8 +35,6 @@ from imagepipe.reconcile import Reconciler
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.wiring.existing import Existing, Settled
 from imagepipe.wiring.names import check_distinct_names
-
-IMAGE = re.compile(r"ami-[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def publish(options: PublishOptions) -> int:
     published.
     """
     clock, run_id = SystemClock(), secrets.token_hex(4)
-    images = [word for word in options.words if IMAGE.fullmatch(word)]
+    images = [word for word in options.words if is_image_id(word)]
     values, region = read_variables(options.variables), options.cloud.region
     named = NamedSpecs.of(_specs(options.words, images))
     build = current_build(run_id, named.files, clock)
@@ -116,7 +114,7 @@ def publish(options: PublishOptions) -> int:
 
 
 def _specs(words: Sequence[str], images: Sequence[str]) -> list[str]:
-    """Return the words that name specs. Raises UsageError if there is none, or more than one image."""
+    """Return the words that name specs. Raises UsageError without a spec, or with several images."""
     specs = [word for word in words if word not in images]
     if not specs:
         raise UsageError(f"name the spec of {images[0]}", hint=f"imagepipe publish web-server.yaml {images[0]}")

@@ -86,7 +86,7 @@ def machines_of(past: JournalState) -> dict[str, Reachable]:
 
 
 def _choose(past: JournalState, machines: Mapping[str, Reachable], wanted: str | None) -> Reachable:
-    """Return the machine to log in to. Raises UsageError if there is none, or if there are several."""
+    """Return the machine to log in to. Raises UsageError without a machine, or with several."""
     id = past.run.id
     if not machines:
         if past.is_alive:

@@ -14,6 +14,7 @@ from imagepipe.cli.options import (
     NamedSpecs,
     VariableOptions,
     cloud_options,
+    is_image_id,
     read_variables,
     variable_options,
 )
@@ -70,7 +71,7 @@ def why(options: WhyOptions) -> None:
     folder. The answer is `unknown` if that list is not on this computer and the fingerprints differ. No fingerprint
     sees a package mirror, or the time: `reuse: {max_age: 7d}` in a spec is for those.
     """
-    image = options.words[-1] if options.words[-1].startswith("ami-") else None
+    image = options.words[-1] if is_image_id(options.words[-1]) else None
     words = options.words[:-1] if image else options.words
     if not words:
         raise UsageError("name a spec too", hint=f"imagepipe why SPEC {image}")

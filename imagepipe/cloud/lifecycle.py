@@ -60,10 +60,6 @@ class Lifecycle:
         with translating(f"enabling {image} in {self.region}"):
             self._client.enable_image(ImageId=image)
 
-    def undo_deprecation(self, image: str) -> None:
-        with translating(f"ending the deprecation of {image} in {self.region}"):
-            self._client.disable_image_deprecation(ImageId=image)
-
     def deregister_with_snapshots(self, image: str) -> dict[str, str]:
         """Deregister an image and delete its snapshots. Return a reason for each snapshot; empty if it is deleted.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from imagepipe.inputs.manifest import Input, InputManifest
 
@@ -31,9 +30,6 @@ class Change:
 
     def _replaced(self) -> str:
         return f"{self.kind} {self.name}: {self.old} -> {self.new}"
-
-
-Verdict = Literal["up to date", "changed", "unknown"]
 
 
 def compare(old: InputManifest, new: InputManifest, *, with_source: bool = True) -> list[Change]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
@@ -16,10 +15,9 @@ from imagepipe.errors import CloudError
 from imagepipe.late import Text
 from imagepipe.launch.devices import DevicePlan, check_boot_mode
 from imagepipe.spec.scalars import description_problem, image_name_problem, tag_problem
-from imagepipe.values import Image, ImageText
+from imagepipe.values import IMAGE_ID, Image, ImageText
 
 MAX_NAME = 128
-IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ GB = 1e9
 
 @dataclass(frozen=True, slots=True)
 class LastBake:
-    """What is known of a spec's last bake."""
+    """The known facts of a spec's last bake."""
 
     stages: Mapping[str, float]
     """Durations of its stages in seconds, by name without prefix; empty if it was not baked on this computer."""
@@ -67,7 +67,7 @@ def cost_of(spec: LoadedSpec, region: str, last: LastBake, prices: PriceTable) -
         yield CostLine("instance", key, region, last.instance_minutes("test-"), "minutes", minute, f"{kind}, test")
     is_ebs = isinstance(checked.output, EbsOutput)
     stored = prices.snapshot_gb_month if is_ebs else prices.bundle_gb_month
-    everywhere = list(dict.fromkeys((region, *checked.publish.regions)))
+    everywhere = checked.publish.everywhere(region)
     for other in everywhere:
         storage = "snapshot" if is_ebs else "bundle"
         yield CostLine(

@@ -618,6 +618,10 @@ class Publish(Model):
         "protection. If absent, it stays as it is.",
     )
 
+    def everywhere(self, home: str) -> list[str]:
+        """Return all regions that get the image: the launch region `home` first, and none twice."""
+        return list(dict.fromkeys((home, *self.regions)))
+
 
 DAY = 86400.0
 

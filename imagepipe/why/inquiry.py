@@ -49,7 +49,7 @@ class Inquiry:
         return answers
 
     def _source_of(self, layer: LoadedSpec, base: LoadedSpec, answers: Mapping[str, Answer]) -> str:
-        """Return the image of a layer's base in the layer's launch region; empty if there is none."""
+        """Return the image of a layer's base in the layer's launch region; empty if the base has no image."""
         images = self._in_region(base, self._region(layer.checked()))
         chosen = answers[str(base.key)].image
         same = [each for each in images if chosen is not None and each.fingerprint == chosen.fingerprint]

@@ -114,7 +114,7 @@ class ImageBuild:
     ) -> ImageBuild:
         """Collect the parts for a spec that is launched in `region`."""
         spec = loaded.checked()
-        everywhere = {name: tools.regions[name] for name in dict.fromkeys((region, *spec.publish.regions))}
+        everywhere = {name: tools.regions[name] for name in spec.publish.everywhere(region)}
         started = str(loaded.names["build"]["timestamp"])
         run_tags = RunTags(tools.run_id, spec.name, started, variant=loaded.key.variant)
         image = base.tested[region] if base else None
@@ -297,7 +297,7 @@ def audience_of(spec: Spec) -> Audience:
 
 
 def image_parameter(loaded: LoadedSpec) -> ImageParameter | None:
-    """Return the SSM parameter that names a spec's images; None if there is none."""
+    """Return the SSM parameter that names a spec's images; None if the spec has no `ssm_parameter`."""
     spec = loaded.checked()
     if spec.publish.ssm_parameter is None:
         return None

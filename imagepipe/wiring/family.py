@@ -38,7 +38,7 @@ def check_bases(loaded: Sequence[LoadedSpec], region: Callable[[Spec], str]) -> 
         if each.base_spec is None:
             continue
         base, home = each.base_spec.checked(), region(each.checked())
-        everywhere = list(dict.fromkeys((region(base), *base.publish.regions)))
+        everywhere = base.publish.everywhere(region(base))
         covered = [name for name in everywhere if name == region(base) or name not in base.publish.best_effort]
         if home not in covered:
             other = each.base_spec.problem(("publish",), "")
@@ -72,6 +72,11 @@ def narrow(loaded: Sequence[LoadedSpec], only: Sequence[str], *, with_dependents
         wanted |= {str(each.key) for each in loaded if wanted & {str(base.key) for base in each.bases()}}
     for each in loaded:
         each.is_named = str(each.key) in wanted
+    return _needed(loaded)
+
+
+def _needed(loaded: Sequence[LoadedSpec]) -> list[LoadedSpec]:
+    """Return the specs that are named, and their bases."""
     needed = {str(base.key) for each in loaded if each.is_named for base in (each, *each.bases())}
     return [each for each in loaded if str(each.key) in needed]
 
@@ -109,8 +114,7 @@ def select_variants(loaded: Sequence[LoadedSpec], selections: Iterable[tuple[str
                 raise UsageError(f"[{key.variant}]: {own[0].file if own else file} has no such variant", hint=listed)
         for each in own:
             each.is_named = each.is_named and any(set(key.axes) <= set(each.key.axes) for key in keys)
-    needed = {str(base.key) for each in loaded if each.is_named for base in (each, *each.bases())}
-    return [each for each in loaded if str(each.key) in needed]
+    return _needed(loaded)
 
 
 def groups_of(baked: Sequence[Baked], loaded: Sequence[LoadedSpec], *, fail_fast: bool) -> Groups:

@@ -20,7 +20,7 @@ def check_distinct_names(specs: Sequence[LoadedSpec], region: Callable[[Spec], s
     for loaded in specs:
         spec, key = loaded.checked(), str(loaded.key)
         name = spec.output.name
-        for where in dict.fromkeys((region(spec), *spec.publish.regions)):
+        for where in spec.publish.everywhere(region(spec)):
             if isinstance(name, str) and (other := taken.setdefault((where, name), key)) != key:
                 own = "the axes of the matrix" if loaded.axes else "{{ spec.name }}"
                 raise UsageError(
@@ -47,7 +47,7 @@ def _check_distinct_targets(specs: Sequence[LoadedSpec], region: Callable[[Spec]
     for loaded in specs:
         spec, key = loaded.checked(), str(loaded.key)
         home, parameter = region(spec), image_parameter(loaded)
-        for where in dict.fromkeys((home, *spec.publish.regions)):
+        for where in spec.publish.everywhere(home):
             written = [f"launch template {target}" for target in template_targets(spec, where, home)]
             written += [f"SSM parameter {parameter.name_in(where)}"] if parameter else []
             for each in written:

@@ -61,7 +61,7 @@ def allowed(tmp_path: Path) -> set[str]:
 
 
 def _called() -> set[str]:
-    """What the code calls, as IAM names it."""
+    """Return the IAM actions of the calls that the code makes."""
     actions = set()
     for path in (ROOT / "imagepipe/cloud").glob("*.py"):
         code = path.read_text(encoding="utf-8")

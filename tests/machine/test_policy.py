@@ -160,7 +160,7 @@ def _sold(bakery: Bakery) -> Iterator[None]:
 
 
 def _needless(baker: Baker, asked: list[AuthorizationRequest]) -> set[str]:
-    """What a policy allows and no build of a new image asked."""
+    """Return the permissions of a policy that no build of a new image needed."""
     return {each for each in needless(baker.policy, asked) if not each.startswith(OF_EXISTING)}
 
 

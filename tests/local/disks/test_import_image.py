@@ -60,7 +60,7 @@ def good(folder: Path) -> Path:
 
 
 def begins_with(disk: Path, content: bytes) -> bool:
-    """Whether a disk, which is far larger than what is on it, begins with these bytes."""
+    """Return whether a disk begins with these bytes. A disk may be too large to be read as a whole."""
     with disk.open("rb") as file:
         return file.read(len(content)) == content
 

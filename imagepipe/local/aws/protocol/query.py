@@ -77,7 +77,7 @@ def form(query: str, body: bytes) -> dict[str, str]:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """Parse the body of a request in AWS's JSON protocol; return an empty object if it is none."""
+    """Parse the body of a request in AWS's JSON protocol; a body that is no JSON object counts as an empty one."""
     try:
         found = json.loads(body)
     except ValueError:
