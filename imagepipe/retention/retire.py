@@ -1,6 +1,8 @@
 """Do the decided steps: check everything once more, then deprecate, disable or deregister, image by image.
 
-Every step can be repeated, and the state of an image is in EC2. So a run that is interrupted is simply run again.
+The uses of a bake are checked right before its own deregistration. Before a step that can be undone, those of several
+bakes are checked at once: one by one, 1,900 images took two minutes. Every step can be repeated, and the state of an
+image is in EC2. So a run that is interrupted is simply run again.
 """
 
 from __future__ import annotations
@@ -8,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud import tags
+from imagepipe.cloud.consistency import chunks
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.errors import BundleError, Cancelled, CloudError, ImagepipeError
 from imagepipe.publish import stored_bundle
@@ -20,10 +23,13 @@ from imagepipe.retention.bakes import Bake, BakedImage, baked_image
 from imagepipe.retention.decide import Decision
 from imagepipe.retention.record import Entry, RetirementRecord
 from imagepipe.retention.rules import Step
-from imagepipe.retention.uses import uses_now
+from imagepipe.retention.survey import in_regions
+from imagepipe.retention.uses import LatestUses, uses_by_others, uses_now
 
 AT_ONCE = 8
-"""Bakes that are worked on at once; EC2's request rates are the limit for more."""
+"""Groups of bakes that are worked on at once; EC2's request rates are the limit for more."""
+CHECKED_TOGETHER = 10
+"""Bakes that are checked together before a step that can be undone: the images of one call of the reference check."""
 
 
 class Cancel(Protocol):
@@ -68,6 +74,28 @@ class _Changed(ImagepipeError):
 
 
 @dataclass(frozen=True, slots=True)
+class _Latest:
+    """Images as they are right before a step."""
+
+    images: Mapping[tuple[str, str], BakedImage]
+    """The images that still exist, by id and region."""
+    failed: Mapping[str, CloudError]
+    """Regions that did not answer, with the reason."""
+
+    def of(self, bake: Bake) -> Bake:
+        """Return a bake with the images that still exist. Raises an error if one has changed or is not known."""
+        for region in bake.regions:
+            if (error := self.failed.get(region)) is not None:
+                raise error
+        found: list[BakedImage] = []
+        for before in bake.images:
+            if (image := self.images.get((before.id, before.region))) is not None:
+                _check_unchanged(before, image)
+                found.append(image)
+        return Bake(bake.spec, bake.variant, bake.run, tuple(found))
+
+
+@dataclass(frozen=True, slots=True)
 class Retirer:
     """Does the steps of bakes."""
 
@@ -80,39 +108,50 @@ class Retirer:
         """Do the steps of all bakes that are to be retired. A failure of one does not stop the others."""
         due = [decision for decision in decisions if decision.verdict == "retire"]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(self._retire, due))
+            done = {id(each.decision): each for group in pool.map(self._retire_group, _groups(due)) for each in group}
+        return [done[id(decision)] for decision in due]
 
-    def _retire(self, decision: Decision) -> Retirement:
+    def _retire_group(self, group: Sequence[Decision]) -> list[Retirement]:
+        """Check the bakes of a group, then do the step of each."""
+        images = [image for decision in group for image in decision.bake.images]
+        try:
+            self.cancel.check()
+            latest = self._latest(images)
+            uses = uses_now(self.regions, list(latest.images.values()))
+        except ImagepipeError as error:
+            return [_not_done(decision, (), error) for decision in group]
+        return [self._retire(decision, latest, uses) for decision in group]
+
+    def _retire(self, decision: Decision, latest: _Latest, uses: LatestUses) -> Retirement:
         done: list[RetiredImage] = []
         try:
             self.cancel.check()
-            bake = self._unchanged(decision)
-            if users := uses_now(self.regions, bake, self.cancel, self.clock):
+            bake = latest.of(decision.bake)
+            if users := uses.of(bake) or uses_by_others(self.regions, bake, self.cancel, self.clock):
                 return Retirement(decision, users=tuple(users))
             wanted = {(image.id, image.region) for image in decision.assessment.images}
             for image in bake.images:
                 if (image.id, image.region) in wanted:
                     self.cancel.check()
                     done.append(self._step(image, decision.assessment.step))
-        except _Changed as error:
-            return Retirement(decision, tuple(done), problem=str(error))
-        except Cancelled as error:
-            return Retirement(decision, tuple(done), problem=str(error), is_cancelled=True)
         except ImagepipeError as error:
-            return Retirement(decision, tuple(done), problem=str(error), hint=error.hint, is_error=True)
+            return _not_done(decision, done, error)
         return Retirement(decision, tuple(done))
 
-    def _unchanged(self, decision: Decision) -> Bake:
-        """Look at the images of a bake again; return those that still exist. Raises an error if one has changed."""
-        bake = decision.bake
-        found: list[BakedImage] = []
-        for region in bake.regions:
-            before = {image.id: image for image in bake.images if image.region == region}
-            rows = self.regions[region].lifecycle.own({"Name": "image-id", "Values": sorted(before)})
-            for image in (baked_image(row, region) for row in rows):
-                _check_unchanged(before[image.id], image)
-                found.append(image)
-        return Bake(bake.spec, bake.variant, bake.run, tuple(found))
+    def _latest(self, images: Sequence[BakedImage]) -> _Latest:
+        """Look at images again, region by region."""
+        by_region: dict[str, list[str]] = {}
+        for image in images:
+            by_region.setdefault(image.region, []).append(image.id)
+
+        def describe(region: str) -> list[Mapping[str, Any]]:
+            lifecycle = self.regions[region].lifecycle
+            filters = ({"Name": "image-id", "Values": chunk} for chunk in chunks(sorted(by_region[region])))
+            return [row for each in filters for row in lifecycle.own(each)]
+
+        found, failed = in_regions(by_region, describe)
+        rows = (baked_image(row, region) for region, described in found.items() for row in described)
+        return _Latest({(image.id, image.region): image for image in rows}, failed)
 
     def _step(self, image: BakedImage, step: Step | None) -> RetiredImage:
         ec2 = self.regions[image.region]
@@ -146,6 +185,25 @@ class Retirer:
                 finished.append(_delete_data(ec2, entry))
             self.record.settle(entry)
         return finished
+
+
+def _groups(due: Sequence[Decision]) -> list[list[Decision]]:
+    """Return bakes that are checked together: several before a step that can be undone, one before a deregistration."""
+    final = [[each] for each in due if each.assessment.step is Step.DEREGISTER]
+    others = [each for each in due if each.assessment.step is not Step.DEREGISTER]
+    starts = range(0, len(others), CHECKED_TOGETHER)
+    return [*final, *(others[start : start + CHECKED_TOGETHER] for start in starts)]
+
+
+def _not_done(decision: Decision, done: Sequence[RetiredImage], error: ImagepipeError) -> Retirement:
+    """Return the result of a bake whose step ended early."""
+    match error:
+        case _Changed():
+            return Retirement(decision, tuple(done), problem=str(error))
+        case Cancelled():
+            return Retirement(decision, tuple(done), problem=str(error), is_cancelled=True)
+        case _:
+            return Retirement(decision, tuple(done), problem=str(error), hint=error.hint, is_error=True)
 
 
 def _check_unchanged(before: BakedImage, now: BakedImage) -> None:

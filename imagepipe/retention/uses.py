@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imagepipe.clock import Clock, Deadline
+from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.errors import DENIED
 from imagepipe.cloud.references import Cancel, Reference
@@ -61,23 +62,36 @@ def describe_layers(layers: Sequence[BakedImage]) -> list[str]:
     return [f"image {image.id} ({image.name}) in {image.region}, which is built on it" for image in layers]
 
 
-def uses_now(regions: Regions, bake: Bake, cancel: Cancel, clock: Clock) -> list[str]:
-    """Check again right before a step, also with other accounts; return what uses the images of a bake, as text.
+@dataclass(frozen=True, slots=True)
+class LatestUses:
+    """The resources of this account that use images right before a step, and the images that are built on them."""
 
-    Raises CloudError if a check fails.
-    """
-    found: list[str] = []
-    layers: list[BakedImage] = []
-    for region in bake.regions:
-        ec2 = regions[region]
-        own = [image for image in bake.images if image.region == region]
-        ids = [image.id for image in own]
-        for references in ec2.references.of_this_account(ids).values():
-            found += [f"{each.describe()} in {region}" for each in references]
-        layers += [baked_image(each, region) for each in ec2.lifecycle.built_on([image.id for image in bake.images])]
-        for image in own:
-            found += _of_other_accounts(ec2, image, cancel, clock)
-    return list(dict.fromkeys([*found, *describe_layers(layers_among(layers, bake))]))
+    uses: Uses
+    layers: tuple[BakedImage, ...] = ()
+
+    def of(self, bake: Bake) -> list[str]:
+        """Return everything that uses the images of a bake, as text. Raises CloudError if a check failed."""
+        for region in bake.regions:
+            if (error := self.uses.failed.get(region)) is not None:
+                raise error
+        ids = {image.id for image in bake.images}
+        layers = [each for each in self.layers if ids & {each.tags.get(tags.SOURCE), each.source[0]}]
+        return describe_uses(bake, self.uses, layers_among(layers, bake))
+
+
+def uses_now(regions: Regions, images: Sequence[BakedImage]) -> LatestUses:
+    """Check again what uses these images, with as few calls as there are pages."""
+    uses = uses_of(regions, images)
+    ids = [image.id for image in images]
+    names = (image.region for image in images)
+    built, failed = in_regions(names, lambda region: regions[region].lifecycle.built_on(ids))
+    layers = tuple(baked_image(each, region) for region, rows in built.items() for each in rows)
+    return LatestUses(Uses(uses.references, {**failed, **uses.failed}), layers)
+
+
+def uses_by_others(regions: Regions, bake: Bake, cancel: Cancel, clock: Clock) -> list[str]:
+    """Return the uses of a bake's images by other accounts, as text. Raises CloudError if a check fails."""
+    return [each for image in bake.images for each in _of_other_accounts(regions[image.region], image, cancel, clock)]
 
 
 def _of_other_accounts(ec2: Ec2, image: BakedImage, cancel: Cancel, clock: Clock) -> list[str]:

@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from imagepipe.cloud import tags
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.stage import Ref
@@ -85,6 +87,37 @@ def test_an_image_that_was_launched_or_changed_in_the_meantime_is_left(workshop:
     [left] = _retirer(workshop, tmp_path).retire_all(decisions)
     assert "has deregistration protection" in left.problem
     assert not left.is_error
+
+
+@pytest.mark.parametrize(("step", "checks"), [(Step.DEPRECATE, 1), (Step.DEREGISTER, 3)])
+def test_uses_are_checked_once_for_several_images_but_for_each_one_before_it_is_deregistered(
+    workshop: Workshop, tmp_path: Path, step: Step, checks: int
+) -> None:
+    old = [workshop.bake(f"r{number}") for number in range(3)]
+    workshop.bake("newest")
+    if step is Step.DEREGISTER:
+        for image in old:
+            workshop.disable(image)
+    regions = workshop.account.regions
+    decisions = decide(regions, survey(regions, [HOME]), BOOK, datetime.now(UTC))
+    before = workshop.account.cloud.admin("GET", "calls")["ec2:DescribeImageReferences"]
+    done = _retirer(workshop, tmp_path).retire_all(decisions)
+    assert sorted(image.id for each in done for image in each.images) == sorted(old), done
+    assert {image.step for each in done for image in each.images} == {step}
+    assert workshop.account.cloud.admin("GET", "calls")["ec2:DescribeImageReferences"] - before == checks
+
+
+def test_an_image_that_was_launched_since_is_left_and_those_checked_with_it_are_not(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    used, unused, _ = workshop.bake("r1"), workshop.bake("r2"), workshop.bake("r3")
+    regions = workshop.account.regions
+    decisions = decide(regions, survey(regions, [HOME]), BOOK, datetime.now(UTC))
+    harness.running(workshop.client(), ImageId=used)
+    by_image = {each.decision.bake.images[0].id: each for each in _retirer(workshop, tmp_path).retire_all(decisions)}
+    assert "instance" in " ".join(by_image[used].users) or "was launched" in by_image[used].problem
+    assert [image.id for image in by_image[unused].images] == [unused]
+    assert "DeprecationTime" not in workshop.described(used)
 
 
 def _stage(workshop: Workshop) -> RetireImages:
