@@ -11,7 +11,7 @@ from imagepipe.cloud.ec2 import Regions
 from imagepipe.engine.encoding import decode, output_type
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import JournalState
-from imagepipe.errors import UsageError
+from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.launch.access import Key
 from imagepipe.values import Image, Instance, Reachable, Sealed, Stopped
 
@@ -57,7 +57,7 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
             f" {', '.join(_first_of(graph, changed) or strange)}",
             hint=f"restore it, or build again; `imagepipe clean {past.run.id}` deletes the resources of the run",
         )
-    outputs = {name: decode(output_type(graph.stages[name]), done.value) for name, done in known.items()}
+    outputs = {name: _decode(graph, name, done.value, past.run.id) for name, done in known.items()}
     dropped: dict[str, str] = {}
     for name in past.begun - outputs.keys():
         if name in graph.stages:
@@ -80,6 +80,17 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
             return Recovered(outputs, dropped)
         for name in fallen:
             _drop(graph, _origin(graph, name, outputs), str(standing[name]), outputs, dropped)
+
+
+def _decode(graph: Graph, name: str, value: Any, run: str) -> Any:
+    """Return the output of a stage. Raises UsageError if it is not of the stage's type."""
+    try:
+        return decode(output_type(graph.stages[name]), value)
+    except ImagepipeError as error:
+        raise UsageError(
+            f"run {run} cannot be resumed: the output of {name} was written by another version of imagepipe: {error}",
+            hint=f"resume it with that version, or `imagepipe clean {run}` and build again",
+        ) from error
 
 
 def _first_of(graph: Graph, names: list[str]) -> list[str]:

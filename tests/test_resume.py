@@ -248,3 +248,11 @@ def test_after_a_failed_test_that_cannot_be_repeated_all_tests_run_on_a_new_mach
     dead.begun = {"test-1"}
     found = dead.recover()
     assert {"launch", "connect", "test-2"} <= found.dropped.keys()
+
+
+def test_an_output_that_another_version_wrote_is_refused_with_the_way_out(dead: Dead) -> None:
+    dead.came_to("source", "key")
+    dead.outputs["launch"] = {"id": "i-1"}
+    with pytest.raises(UsageError, match="the output of launch was written by another version of imagepipe") as refused:
+        dead.recover()
+    assert "imagepipe clean r1" in (refused.value.hint or "")

@@ -77,7 +77,7 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
     build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build.get("git_sha", ""))
     loaded = load_buildable(NamedSpecs([Path(file) for file in stored["files"]]), values, build)
     loaded = [spec for spec in loaded if str(spec.key) in stored["specs"]]
-    existing = {key: Existing.from_record(record) for key, record in stored["existing"].items()}
+    existing = _existing(past)
     target = CloudTarget.from_record(past.run.cloud)
     region = stored["region"]
     check_files_of_bundles(loaded, region, is_local=target.local is not None)
@@ -91,6 +91,17 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
         resumed = Run(past.run.id, clock, cancel, target, loaded, options.run_options, Settled(existing))
         result = resumed.resume(regions, region, dry_run=options.dry_run)
         return 0 if result is None else print_end(resumed, *result)
+
+
+def _existing(past: JournalState) -> dict[str, Existing]:
+    """Return the images of the specs that the run does not bake. Raises UsageError if another version wrote them."""
+    try:
+        return {key: Existing.from_record(record) for key, record in past.run.given["existing"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"run {past.run.id} cannot be resumed: another version of imagepipe started it",
+            hint=f"resume it with that version, or `imagepipe clean {past.run.id}` and build again",
+        ) from error
 
 
 def _check(past: JournalState) -> None:
