@@ -16,9 +16,9 @@ from imagepipe.errors import SpecError
 from imagepipe.spec.find import PROJECT_FILE, SUFFIXES
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.spec.selection import narrow, select_variants
 from imagepipe.spec.variables import Given, given_value
 from imagepipe.wiring.certificates import check_bundle_files
-from imagepipe.wiring.family import narrow, select_variants
 
 
 @dataclass(frozen=True, slots=True)

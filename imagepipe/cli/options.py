@@ -135,11 +135,6 @@ class NamedSpecs:
         return cls(list(files.values()), tuple(each for each in selections if each[0] not in whole))
 
 
-def found_specs(words: Sequence[str]) -> list[Path]:
-    """Return the spec files that the command line names, from the working directory."""
-    return NamedSpecs.of(words).files
-
-
 def unknown_variables(known: Sequence[frozenset[str]], given: Given) -> None:
     """Raise UsageError for a `--var` that no spec has, because a typing error would silently keep the default.
 

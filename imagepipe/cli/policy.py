@@ -10,9 +10,9 @@ from typing import get_args
 import click
 
 from imagepipe.cli.options import (
+    NamedSpecs,
     VariableOptions,
     check_region,
-    found_specs,
     read_variables,
     region_option,
     unknown_variables,
@@ -27,6 +27,7 @@ from imagepipe.policy.generate import For, explained, statements
 from imagepipe.spec.load import SAMPLE_BUILD, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
+from imagepipe.spec.selection import select_variants
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ def policy(options: PolicyOptions) -> None:
     using and deleting resources that have it, in the spec's regions. Needs no credentials and contacts no cloud.
     """
     values = read_variables(options.variables)
-    loaded = load(found_specs(options.specs), values, build=SAMPLE_BUILD)
+    named = NamedSpecs.of(options.specs)
+    loaded = select_variants(load(named.files, values, build=SAMPLE_BUILD), named.selections)
     refuse(loaded)
     unknown_variables([frozenset(each.checked().variables) for each in loaded], values)
     if options.region:

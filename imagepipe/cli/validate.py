@@ -14,10 +14,10 @@ import click
 
 from imagepipe.cli.options import (
     CloudOptions,
+    NamedSpecs,
     VariableOptions,
     check_region,
     cloud_options,
-    found_specs,
     read_variables,
     unknown_variables,
     variable_options,
@@ -29,6 +29,7 @@ from imagepipe.report.sarif import sarif
 from imagepipe.spec.load import load
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import InstanceStoreOutput
+from imagepipe.spec.selection import select_variants
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class ValidateOptions:
 Examples:
   imagepipe validate
   imagepipe validate web-server.yaml --var greeting=hello
+  imagepipe validate 'web-server.yaml[release=bookworm]'
   imagepipe validate specs/ --format github
   imagepipe validate specs/ --format sarif >imagepipe.sarif
   imagepipe validate web-server.yaml --online --profile builder
@@ -74,7 +76,8 @@ def validate(options: ValidateOptions) -> int:
     region, is_local = options.cloud.region, options.cloud.is_local
     loaded: list[LoadedSpec] = []
     try:
-        loaded = load(found_specs(options.specs), values)
+        named = NamedSpecs.of(options.specs)
+        loaded = select_variants(load(named.files, values), named.selections)
     except SpecError as error:
         problems = list(error.problems)
     else:

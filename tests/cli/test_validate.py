@@ -213,6 +213,25 @@ HEAVY = [
 ]
 
 
+MATRIX = """\
+imagepipe: 1
+name: sized
+matrix: {size: [s, m, l]}
+source: {ami: ami-0123456789abcdef0}
+launch: {region: us-east-1, ssh: {user: admin}}
+output: {name: "sized-{{ matrix.size }}"}
+"""
+
+
+def test_a_variant_in_brackets_is_checked_alone(project: Path) -> None:
+    (project / "specs/sized.yaml").write_text(MATRIX)
+    assert "3 specs, valid" in run(project, "sized").stdout
+    assert "1 spec, valid" in run(project, "specs/sized.yaml[size=m]").stdout
+    unknown = run(project, "sized[size=xl]")
+    assert unknown.returncode == 2
+    assert "[size=xl]: specs/sized.yaml has no such variant" in unknown.stderr
+
+
 def test_it_loads_none_of_the_heavy_libraries(project: Path) -> None:
     code = (
         "import sys\nfrom imagepipe.cli.main import main\n"
