@@ -150,24 +150,40 @@ def test_any_size_and_force_lift_their_limits(image: Path) -> None:
     assert run(folder, *words, "--force").returncode == 0
 
 
+WAIT_AT_THE_THIRD_PART = """
+import os, sys, time
+from imagepipe.cli.main import run
+
+def wait(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("part.02"):
+        os.close(os.open("waiting", os.O_CREAT | os.O_WRONLY))
+        while not os.path.exists("signalled"):
+            time.sleep(0.01)
+
+sys.addaudithook(wait)
+sys.argv = ["imagepipe", "bundle", *sys.argv[1:]]
+run()
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_ctrl_c_and_sigterm_leave_no_files(tmp_path: Path, number: signal.Signals) -> None:
-    with (tmp_path / "disk.raw").open("wb") as file:
-        for _ in range(40):
-            file.write(os.urandom(10 << 20))
+    (tmp_path / "disk.raw").write_bytes(os.urandom(40 << 20))
     with subprocess.Popen(
-        command("pack", "disk.raw", *PAIR, *ACCOUNT, *EC2, "--output", "out"),
+        [sys.executable, "-c", WAIT_AT_THE_THIRD_PART, "pack", "disk.raw", *PAIR, *ACCOUNT, *EC2, "--output", "out"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        until = time.monotonic() + 30
-        while not list(tmp_path.glob("out/.image.*.half/image.part.00")):
+        until = time.monotonic() + 60
+        while not (tmp_path / "waiting").exists():
             assert time.monotonic() < until
             time.sleep(0.01)
+        assert list(tmp_path.glob("out/.image.*.half/image.part.00"))
         process.send_signal(number)
-        _, said = process.communicate(timeout=30)
+        (tmp_path / "signalled").touch()
+        _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (130, "cancelled")
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -274,7 +274,7 @@ def _role(account: Account) -> str:
 def test_a_killed_run_is_resumed_or_cleaned(account: Account, command: str) -> None:
     image = kept_image(account)
     _spec("publish: {regions: [us-west-2], ssm_parameter: /images/web}\n")
-    account.cloud.gateway.backend.job_queues.set_delay("copy", 5.0)
+    account.cloud.gateway.backend.job_queues.set_delay("copy", 60.0)
     west = account.cloud.client(region="us-west-2")
     run = subprocess.Popen(
         [*COMMAND, "publish", "web.yaml", "--yes", "--endpoint-url", account.cloud.endpoint],

@@ -31,6 +31,8 @@ class JobQueues:
         self._queues: dict[str, deque[tuple[Callable[[], None], Future[None]]]] = {}
         self._threads: set[threading.Thread] = set()
         self._closing = threading.Event()
+        self._changed = threading.Event()
+        """Set when a delay changes or the process ends; each change gets a new one."""
 
     def submit(self, key: str, work: Callable[[], None]) -> Future[None]:
         """Do this after all that was submitted under the same key."""
@@ -49,10 +51,17 @@ class JobQueues:
         return done
 
     def delay(self, kind: str) -> None:
-        """Wait as long as `set_delay` says. Raises Closing."""
-        seconds = self._delays.get(kind, 0.0)
-        if seconds and self._clock.wait(self._closing, seconds):
-            raise Closing
+        """Wait as long as `set_delay` says; a change of the delay takes effect at once. Raises Closing."""
+        began = self._clock.monotonic()
+        while True:
+            with self._lock:
+                rest = began + self._delays.get(kind, 0.0) - self._clock.monotonic()
+                changed = self._changed
+            if rest <= 0:
+                return
+            self._clock.wait(changed, rest)
+            if self._closing.is_set():
+                raise Closing
 
     def has_delay(self, kind: str) -> bool:
         """Tell if work of this kind takes longer than it needs, as `set_delay` says."""
@@ -74,17 +83,21 @@ class JobQueues:
         thread.start()
 
     def set_delay(self, kind: str, seconds: float) -> None:
-        """Make work of this kind take at least so many seconds.
+        """Make work of this kind take at least so many seconds, also work that is waiting now.
 
         Kinds are `run`, `stop`, `terminate`, `attach`, `detach`, `modify`, `optimize`,
         `volume`, `snapshot`, `image`, `copy`, `import`, `nat-gateway`, `usage-report` and `parameter`.
         """
-        self._delays[kind] = seconds
+        with self._lock:
+            self._delays[kind] = seconds
+            self._changed.set()
+            self._changed = threading.Event()
 
     def close(self, seconds: float = 10.0) -> None:
         """Wait so many seconds at most for the running jobs, and start no others."""
         self._closing.set()
         with self._lock:
+            self._changed.set()
             threads = tuple(self._threads)
         deadline = Deadline.after(seconds, self._clock)
         for thread in threads:

@@ -43,7 +43,7 @@ def moto_endpoint() -> Iterator[str]:
                 break
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         process.stderr.close()
 
 

@@ -104,9 +104,10 @@ def test_a_failed_update_leaves_the_parameter_as_it_was(cloud: Cloud, ec2: Any) 
 
 def test_a_valid_image_may_take_a_while_to_appear(cloud: Cloud, ec2: Any) -> None:
     baked = bake(ec2, "web-1")
-    cloud.admin("POST", "delays", {"parameter": 0.1})
+    cloud.admin("POST", "delays", {"parameter": 60})
     cloud.client("ssm").put_parameter(Value=baked, **IMAGE)
     assert value(cloud) is None
+    cloud.admin("POST", "delays", {"parameter": 0})
     until(lambda: value(cloud) == baked)
 
 

@@ -295,9 +295,10 @@ def test_all_volumes_are_snapshotted_at_once_with_their_tags(ec2: Any) -> None:
 
 def test_a_snapshot_deleted_while_it_is_taken_leaves_no_bytes(cloud: Cloud, ec2: Any) -> None:
     made = stopped(ec2)
-    cloud.gateway.backend.job_queues.set_delay("snapshot", 0.2)
+    cloud.gateway.backend.job_queues.set_delay("snapshot", 60)
     taken = ec2.create_snapshot(VolumeId=root_volume(ec2, made))["SnapshotId"]
     ec2.delete_snapshot(SnapshotId=taken)
+    cloud.gateway.backend.job_queues.set_delay("snapshot", 0)
     cloud.gateway.backend.job_queues.submit(made, lambda: None).result(5)
     assert not (cloud.disks / "snapshots" / f"{taken}.raw").exists()
 

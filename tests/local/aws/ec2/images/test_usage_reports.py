@@ -151,8 +151,9 @@ def test_a_report_is_deleted_by_its_owner_or_after_thirty_days(cloud: Cloud, ec2
 
 
 def test_a_report_is_deleted_while_it_is_made(cloud: Cloud, ec2: Any) -> None:
-    cloud.admin("POST", "delays", {"usage-report": 0.05})
+    cloud.admin("POST", "delays", {"usage-report": 60})
     ec2.delete_image_usage_report(ReportId=create(ec2, shared_with(cloud)))
+    cloud.admin("POST", "delays", {"usage-report": 0})
     time.sleep(0.2)
     assert ec2.describe_image_usage_reports()["ImageUsageReports"] == []
 

@@ -34,11 +34,13 @@ def in_state(ec2: Any, identifier: str, state: str) -> dict[str, Any]:
 
 
 def test_a_gateway_goes_from_pending_to_available_and_from_deleting_to_deleted(cloud: Cloud, ec2: Any) -> None:
-    cloud.gateway.backend.job_queues.set_delay("nat-gateway", 0.05)
+    queues = cloud.gateway.backend.job_queues
+    queues.set_delay("nat-gateway", 60)
     address = allocation(ec2)
     tags = [{"ResourceType": "natgateway", "Tags": [{"Key": "team", "Value": "web"}]}]
     made = create(ec2, AllocationId=address, TagSpecifications=tags)
     assert (made["State"], made["ConnectivityType"]) == ("pending", "public")
+    queues.set_delay("nat-gateway", 0)
     found = in_state(ec2, made["NatGatewayId"], "available")
     [shown] = ec2.describe_addresses(AllocationIds=[address])["Addresses"]
     [own] = found["NatGatewayAddresses"]
@@ -49,8 +51,10 @@ def test_a_gateway_goes_from_pending_to_available_and_from_deleting_to_deleted(c
     )
     assert shown["NetworkInterfaceId"] == own["NetworkInterfaceId"]
     assert found["Tags"] == [{"Key": "team", "Value": "web"}]
+    queues.set_delay("nat-gateway", 60)
     ec2.delete_nat_gateway(NatGatewayId=made["NatGatewayId"])
     assert gateway(ec2, made["NatGatewayId"])["State"] == "deleting"
+    queues.set_delay("nat-gateway", 0)
     assert in_state(ec2, made["NatGatewayId"], "deleted")["DeleteTime"]
     ec2.release_address(AllocationId=address)
 

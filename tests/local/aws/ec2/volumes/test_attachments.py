@@ -46,11 +46,12 @@ def _tries_often(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_volume_is_attaching_until_the_running_machine_has_it(cloud: Cloud, ec2: Any) -> None:
     made = running(ec2)
     disk = volume_beside(ec2, made)
-    cloud.gateway.backend.job_queues.set_delay("attach", 0.2)
+    cloud.gateway.backend.job_queues.set_delay("attach", 60)
     answer = ec2.attach_volume(VolumeId=disk, InstanceId=made, Device="/dev/sdf")
     assert (answer["State"], answer["Device"]) == ("attaching", "/dev/sdf")
     assert volume(ec2, disk)["State"] == "in-use"
     assert instance(ec2, made)["BlockDeviceMappings"][1]["Ebs"]["Status"] == "attaching"
+    cloud.gateway.backend.job_queues.set_delay("attach", 0)
     until(lambda: attachment(ec2, disk) == "attached")
     assert devices(cloud, made) == ["/dev/xvda", "/dev/sdf"]
     by_status = [{"Name": "attachment.status", "Values": ["attaching"]}]
@@ -60,11 +61,12 @@ def test_a_volume_is_attaching_until_the_running_machine_has_it(cloud: Cloud, ec
 def test_a_volume_is_detaching_until_the_running_machine_has_released_it(cloud: Cloud, ec2: Any) -> None:
     made = running(ec2)
     disk = attached(ec2, made)
-    cloud.gateway.backend.job_queues.set_delay("detach", 0.2)
+    cloud.gateway.backend.job_queues.set_delay("detach", 60)
     assert ec2.detach_volume(VolumeId=disk)["State"] == "detaching"
     assert (volume(ec2, disk)["State"], attachment(ec2, disk)) == ("in-use", "detaching")
     with refused("IncorrectState"):
         ec2.detach_volume(VolumeId=disk)
+    cloud.gateway.backend.job_queues.set_delay("detach", 0)
     until(lambda: volume(ec2, disk)["State"] == "available")
     assert attachment(ec2, disk) == "none"
     assert devices(cloud, made) == ["/dev/xvda"]

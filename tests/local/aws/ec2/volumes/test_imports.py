@@ -101,7 +101,7 @@ def test_a_bucket_of_another_region_is_refused(ready: Cloud) -> None:
 
 
 def test_an_active_import_is_cancelled_and_leaves_no_snapshot(ready: Cloud) -> None:
-    ready.gateway.backend.job_queues.set_delay("import", 0.2)
+    ready.gateway.backend.job_queues.set_delay("import", 60)
     ec2, made = ready.client(), start(ready)
     answer = ec2.cancel_import_task(ImportTaskId=made, CancelReason="wrong disk")
     assert (answer["PreviousState"], answer["State"]) == ("active", "deleting")

@@ -37,18 +37,20 @@ def file_size(cloud: Cloud, volume_id: str) -> int:
 def test_a_modification_goes_through_its_states_and_describes_both_sides(cloud: Cloud, ec2: Any) -> None:
     made = new_volume(ec2)
     queues = cloud.gateway.backend.job_queues
-    queues.set_delay("modify", 0.2)
-    queues.set_delay("optimize", 0.2)
+    queues.set_delay("modify", 60)
+    queues.set_delay("optimize", 60)
     answer = ec2.modify_volume(VolumeId=made, Size=10, VolumeType="gp3", Iops=4000, Throughput=250)
     told = answer["VolumeModification"]
     assert (told["ModificationState"], told["OriginalSize"], told["TargetSize"]) == ("modifying", 1, 10)
     assert volume(ec2, made)["Size"] == 1
     with refused("IncorrectModificationState", match="MODIFYING"):
         ec2.modify_volume(VolumeId=made, Size=11)
+    queues.set_delay("modify", 0)
     until(lambda: modification(ec2, made)["ModificationState"] == "optimizing")
     assert volume(ec2, made)["Size"] == 10, "a size is in effect as soon as the volume is optimizing"
     with refused("IncorrectModificationState", match="OPTIMIZING"):
         ec2.modify_volume(VolumeId=made, Size=11)
+    queues.set_delay("optimize", 0)
     until(lambda: modification(ec2, made)["ModificationState"] == "completed")
     done, now = modification(ec2, made), volume(ec2, made)
     assert (done["OriginalVolumeType"], done["OriginalIops"], done["Progress"]) == ("gp2", 100, 100)
@@ -101,11 +103,12 @@ def test_the_root_of_a_stopped_instance_grows(cloud: Cloud, ec2: Any) -> None:
 def test_snapshots_and_images_that_follow_a_modification_have_its_size(cloud: Cloud, ec2: Any) -> None:
     made = stopped(ec2)
     root = root_volume(ec2, made)
-    cloud.gateway.backend.job_queues.set_delay("modify", 0.2)
+    cloud.gateway.backend.job_queues.set_delay("modify", 60)
     before = ec2.create_snapshot(VolumeId=root)
     ec2.modify_volume(VolumeId=root, Size=20)
     after = ec2.create_snapshot(VolumeId=root)
     assert (before["VolumeSize"], after["VolumeSize"]) == (1, 20)
+    cloud.gateway.backend.job_queues.set_delay("modify", 0)
     several = ec2.create_snapshots(InstanceSpecification={"InstanceId": made})["Snapshots"]
     assert several[0]["VolumeSize"] == 20
     of_it = available(ec2, ec2.create_image(InstanceId=made, Name="grown")["ImageId"])
@@ -132,10 +135,11 @@ def test_a_volume_is_not_attached_while_it_is_modified_and_is_forgotten_with_its
 ) -> None:
     instance_id = stopped(ec2, Placement={"AvailabilityZone": "us-east-1a"})
     made = new_volume(ec2)
-    cloud.gateway.backend.job_queues.set_delay("modify", 0.2)
+    cloud.gateway.backend.job_queues.set_delay("modify", 60)
     ec2.modify_volume(VolumeId=made, Size=3)
     with refused("IncorrectState", match="being modified"):
         ec2.attach_volume(VolumeId=made, InstanceId=instance_id, Device="/dev/sdf")
+    cloud.gateway.backend.job_queues.set_delay("modify", 0)
     until(lambda: modification(ec2, made)["ModificationState"] == "completed")
     of_state = [{"Name": "modification-state", "Values": ["completed"]}]
     assert len(ec2.describe_volumes_modifications(Filters=of_state)["VolumesModifications"]) == 1
