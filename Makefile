@@ -104,9 +104,15 @@ docs: setup
 	$(BIN)/python -m docs.generate.commands docs/reference/commands.md
 	$(BIN)/python -m docs.generate.local_cloud docs/reference/local-cloud.md
 
+# constraints.txt: what set-up installs here. requirements.txt: what imagepipe alone needs, with hashes, for every platform.
 constraints: setup
 	{ echo '# What set-up installs, so that it is the same tomorrow. Made by: make constraints'; \
 	  $(BIN)/python -m pip freeze --exclude-editable; } >constraints.txt
+	@test -x .setup/uv/bin/uv || { $(PYTHON) -m venv .setup/uv && .setup/uv/bin/python -m pip install --quiet uv; }
+	{ echo '# imagepipe without extras, locked by hashes: pip install --require-hashes -r requirements.txt'; \
+	  echo '# Made by: make constraints'; \
+	  .setup/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --no-emit-index-url --constraint constraints.txt pyproject.toml; } >requirements.txt
 
 clean:
 	rm -rf .venv .setup .mypy_cache .ruff_cache .pytest_cache

@@ -24,6 +24,10 @@ COMMANDS = {
     "publish": ("imagepipe.cli.publish:publish", "Make images that exist match their specs in every region."),
     "plan": ("imagepipe.cli.plan:plan", "Print what a build would do, why, for how long and at what cost."),
     "why": ("imagepipe.cli.why:why", "Say why images are up to date, or which of their inputs have changed."),
+    "ci-matrix": (
+        "imagepipe.cli.ci_matrix:ci_matrix",
+        "Print the CI jobs that bake specs, without the unchanged ones.",
+    ),
     "graph": ("imagepipe.cli.graph:graph", "Draw specs and their bases, or the stages of one spec."),
     "provisioners": ("imagepipe.cli.provisioners:provisioners", "List the provisioners that a spec can use."),
     "policy": ("imagepipe.cli.policy:policy", "Print the IAM policy that specs need; contacts no cloud."),
@@ -40,7 +44,7 @@ COMMANDS = {
 """Module and help line of each command. A command's libraries are loaded only when it is called."""
 
 
-SHORT_LIVED = frozenset({"build", "publish", "resume", "validate", "why", "plan"})
+SHORT_LIVED = frozenset({"build", "publish", "resume", "validate", "why", "plan", "ci-matrix"})
 """Commands that start with the garbage collector off. Libraries and botocore's models create hundreds of thousands of
 objects that are never freed, and each collection would visit them all. A run turns it on before its first stage."""
 FORMER_OPTIONS = {"--json": "--format json"}

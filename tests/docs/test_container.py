@@ -6,6 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 CONTAINERFILE = (ROOT / "container/Containerfile").read_text(encoding="utf-8")
 OWN = {"python3", "python3-venv", "zstd"}
@@ -28,9 +30,13 @@ def test_the_container_has_the_packages_of_the_makefile() -> None:
     assert installed() == variable("SYSTEM") | variable("SYSTEM_ROOTLESS") | OWN
 
 
-def test_the_files_that_the_container_copies_exist() -> None:
-    copied = [word for line in re.findall(r"^COPY (.*)$", CONTAINERFILE, re.MULTILINE) for word in line.split()[:-1]]
-    assert "container/entrypoint.sh" in copied
+@pytest.mark.parametrize(
+    ("file", "one"), [("Containerfile", "container/entrypoint.sh"), ("ci.Containerfile", "requirements.txt")]
+)
+def test_the_files_that_the_container_copies_exist(file: str, one: str) -> None:
+    text = (ROOT / "container" / file).read_text(encoding="utf-8")
+    copied = [word for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE) for word in line.split()[:-1]]
+    assert one in copied
     assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
