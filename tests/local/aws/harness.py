@@ -333,7 +333,7 @@ class Cloud:
         keys = Credentials(OTHER_KEY_ID, OTHER_SECRET) if other else Credentials(KEY_ID, SECRET)
         SigV4Auth(keys, "ec2", "us-east-1").add_auth(request)
         prepared = urllib.request.Request(request.url, data=data, headers=dict(request.headers), method=method)
-        with urllib.request.urlopen(prepared, timeout=10) as answer:
+        with urllib.request.urlopen(prepared, timeout=60) as answer:  # on a busy machine
             return json.loads(answer.read())
 
     def added_account(self, *memberships: str) -> dict[str, str]:
