@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 _counts = {"passed": 0, "failed": 0, "skipped": 0}
 
 
+TESTS = Path(__file__).parent
+MACHINE = TESTS / "machine"
 MEMORY_FILES = Path("/dev/shm")
 ROOM = 4 << 30
 
@@ -37,6 +42,39 @@ def pytest_configure(config: pytest.Config) -> None:
     # The collector would walk botocore's and moto's models, hundreds of thousands of objects, thousands of times.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    # pytest rewrites the asserts of each test module, which takes longer than all the rest of collecting it. Keep the
+    # result, also for someone who wants no bytecode: each worker would rewrite every module in every run.
+    sys.dont_write_bytecode = False
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Share the rewriting of test modules among the workers: each begins to import with another module.
+
+    They collect in step, so on a new clone each worker would rewrite every module at the same time as the others.
+    """
+    worker: dict[str, Any] | None = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    modules = sorted(path for path in TESTS.rglob("test_*.py") if not _is_left_out(path, session.config))
+    number = int(worker["workerid"].removeprefix("gw"))
+    first = number * len(modules) // int(worker["workercount"])
+    for path in (*modules[first:], *modules[:first]):
+        with suppress(Exception):  # the collection reports it
+            importlib.import_module(".".join(path.relative_to(TESTS.parent).with_suffix("").parts))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of machine tests, which would be imported only to be deselected."""
+    return True if _is_left_out(collection_path, config) else None
+
+
+def _is_left_out(path: Path, config: pytest.Config) -> bool:
+    return MACHINE in (path, *path.parents) and str(config.getoption("-m")).startswith("not machine")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from the imported modules and the collected tests, which live until the end."""
+    gc.freeze()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -47,6 +47,11 @@ LONGEST = ("test_rootless", "test_qemu", "test_storm", "test_crash_matrix", "tes
 """Files to begin with: whatever begins last would otherwise run alone at the end. QEMU emulates the processor here."""
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark every test of this folder, because the default run does not even read its files."""
+    item.add_marker("machine")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files of machine tests first, in this order."""
     place = {name: number for number, name in enumerate(LONGEST)}

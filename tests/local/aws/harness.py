@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import urllib.request
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
@@ -45,7 +47,44 @@ _PORTS: list[int] = []
 """The port of this process's clouds: they have the same one after each other, so that clients can be reused."""
 _CLIENTS: dict[tuple[object, ...], Any] = {}
 """Clients by their parameters: making one takes 10 ms, as botocore builds a class of 800 methods for it."""
+_IDLE: dict[tuple[object, ...], list[KeyedClient]] = {}
+"""Clients for the keys of one cloud alone, whose cloud is gone; by all their other parameters."""
 BASE_BYTES = b"a disk with an operating system" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedClient:
+    """A client whose keys can be changed."""
+
+    client: Any
+    credentials: Credentials
+
+    @classmethod
+    def new(cls, service: str, region: str, endpoint: str, config: Config) -> KeyedClient:
+        """Make a client in a session of its own, whose credentials no other client shares."""
+        session = boto3.Session(aws_access_key_id="x", aws_secret_access_key="x", botocore_session=_core())
+        made = session.client(service, region_name=region, endpoint_url=endpoint, config=config)
+        return cls(made, session.get_credentials())
+
+    def use(self, keys: Mapping[str, str]) -> Any:
+        """Change the keys, and return the client."""
+        self.credentials.access_key = keys["AccessKeyId"]
+        self.credentials.secret_key = keys["SecretAccessKey"]
+        self.credentials.token = keys.get("SessionToken")
+        return self.client
+
+
+def _core() -> botocore.session.Session:
+    """Make a session that has loaded the service models already."""
+    core = botocore.session.Session()
+    core.register_component("data_loader", SESSION._session.get_component("data_loader"))
+    return core
+
+
+def _give_back(taken: Sequence[tuple[tuple[object, ...], KeyedClient]]) -> None:
+    """Keep the clients of a cloud that is gone for the next one on its port."""
+    for kind, each in taken:
+        _IDLE.setdefault(kind, []).append(each)
 
 
 class FakeDriver:
@@ -187,8 +226,15 @@ class Cloud:
     port: int = 0
     delays: Mapping[str, float] = field(default_factory=dict)
     gateway: Gateway = field(init=False)
+    _keyed: list[tuple[tuple[object, ...], KeyedClient]] = field(default_factory=list, init=False)
+    """Clients that go to the next cloud on this port, once this one is gone."""
+    _own: dict[tuple[object, ...], Any] = field(default_factory=dict, init=False)
+    """Clients for this cloud's keys, by their parameters."""
     _server: Any = field(init=False)
     _thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, _give_back, self._keyed)
 
     def start(self) -> None:
         base = self.root / "base.raw"
@@ -245,23 +291,40 @@ class Cloud:
         retries: int = 0,
         **config: Any,
     ) -> Any:
-        """A boto3 client that does not retry unless told to; `keys` are an added account's, or AssumeRole's."""
+        """A boto3 client that does not retry unless told to; `keys` are an added account's, or AssumeRole's.
+
+        Later tests use it too: remove the event handlers that a test adds.
+        """
         given = keys or {}
         known = (service, region, other, tuple(sorted(given.items())), retries, repr(sorted(config.items())), self.port)
+        if known in self._own:
+            return self._own[known]
         if known in _CLIENTS:
             return _CLIENTS[known]
+        configured = Config(retries={"total_max_attempts": retries + 1, "mode": "standard"}, **config)
+        if keys:
+            self._own[known] = self._keyed_client(service, region, configured, known).use(keys)
+            return self._own[known]
         made = SESSION.client(
             service,
             region_name=region,
             endpoint_url=self.endpoint,
-            aws_access_key_id=given.get("AccessKeyId") or (OTHER_KEY_ID if other else KEY_ID),
-            aws_secret_access_key=given.get("SecretAccessKey") or (OTHER_SECRET if other else SECRET),
-            aws_session_token=given.get("SessionToken"),
-            config=Config(retries={"total_max_attempts": retries + 1, "mode": "standard"}, **config),
+            aws_access_key_id=OTHER_KEY_ID if other else KEY_ID,
+            aws_secret_access_key=OTHER_SECRET if other else SECRET,
+            config=configured,
         )
         if self.port in _PORTS:  # any other port is not used again
             _CLIENTS[known] = made
         return made
+
+    def _keyed_client(self, service: str, region: str, config: Config, known: tuple[object, ...]) -> KeyedClient:
+        """Take a client that no cloud uses, or make one."""
+        kind = (service, region, *known[4:])
+        idle = _IDLE.get(kind)
+        taken = idle.pop() if idle else KeyedClient.new(service, region, self.endpoint, config)
+        if self.port in _PORTS:
+            self._keyed.append((kind, taken))
+        return taken
 
     def admin(self, method: str, name: str, body: object = None, *, other: bool = False) -> Any:
         """The cloud's own interface, signed by boto3's own signer. Raises HTTPError."""
@@ -270,7 +333,7 @@ class Cloud:
         keys = Credentials(OTHER_KEY_ID, OTHER_SECRET) if other else Credentials(KEY_ID, SECRET)
         SigV4Auth(keys, "ec2", "us-east-1").add_auth(request)
         prepared = urllib.request.Request(request.url, data=data, headers=dict(request.headers), method=method)
-        with urllib.request.urlopen(prepared, timeout=10) as answer:
+        with urllib.request.urlopen(prepared, timeout=60) as answer:  # on a busy machine
             return json.loads(answer.read())
 
     def added_account(self, *memberships: str) -> dict[str, str]:
@@ -288,11 +351,15 @@ class Cloud:
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait until it holds; a test that waits in vain says for what."""
-    end = time.monotonic() + seconds
+    """Wait until it holds; a test that waits in vain says for what.
+
+    The pauses grow, because on a busy computer the calls would keep the cloud from the work that they wait for.
+    """
+    end, pause = time.monotonic() + seconds, 0.005
     while not condition():
         assert time.monotonic() < end, f"never became true: {condition}"
-        time.sleep(0.005)
+        time.sleep(pause)
+        pause = min(pause * 1.3, 0.1)
 
 
 @contextmanager

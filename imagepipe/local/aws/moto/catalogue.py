@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import Any
 
-from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
-from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+from imagepipe.local.aws.moto.data_files import read_once
+
+with read_once():
+    from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
+    from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
 
 
 @lru_cache(maxsize=256)  # a caller can name any region

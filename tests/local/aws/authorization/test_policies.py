@@ -113,7 +113,10 @@ def test_a_request_with_a_parameter_of_another_action_is_judged_by_its_own(cloud
         params["body"] = json.dumps({"Name": "open", "Names": ["secret"]}).encode()
 
     ssm.meta.events.register("before-call.ssm.GetParameters", name_an_open_one)
-    assert _refusal(ssm.get_parameters, Names=["secret"])[0] == "AccessDeniedException"
+    try:
+        assert _refusal(ssm.get_parameters, Names=["secret"])[0] == "AccessDeniedException"
+    finally:
+        ssm.meta.events.unregister("before-call.ssm.GetParameters", name_an_open_one)
 
 
 def test_a_policy_that_cannot_tell_is_refused(cloud: Cloud) -> None:

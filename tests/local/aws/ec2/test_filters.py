@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import boto3
 import pytest
 from botocore import xform_name
 
@@ -18,6 +17,7 @@ from imagepipe.local.aws.ec2.actions import MOTO, OWN
 from imagepipe.local.aws.protocol.documented_filters import ALIASES, UNSUPPORTED, documented, item_path, path
 from imagepipe.local.aws.protocol.times import milliseconds
 from tests.local.aws.harness import (
+    SESSION,
     Cloud,
     available,
     launch,
@@ -29,6 +29,7 @@ from tests.local.aws.harness import (
     until,
 )
 
+MODEL = SESSION.client("ec2", "us-east-1").meta.service_model
 ACTIONS = sorted(
     action for action in (OWN.keys() | MOTO) - absent.ACTIONS if action.startswith("Describe") and documented(action)
 )
@@ -235,8 +236,7 @@ def test_the_tags_of_a_spot_launch_are_the_requests(world: World) -> None:
         action
         for action in sorted((*OWN, *MOTO))
         if action.startswith("Describe")
-        and {"MaxResults", "NextToken"}
-        <= set(boto3.client("ec2", "us-east-1").meta.service_model.operation_model(action).input_shape.members)
+        and {"MaxResults", "NextToken"} <= set(MODEL.operation_model(action).input_shape.members)
     ],
 )
 def test_pages_have_the_requested_size_and_all_items_together(action: str, world: World) -> None:
