@@ -101,7 +101,7 @@ def prune(options: PruneOptions) -> int:
     prices = load_prices(options.prices)
     values = read_variables(options.variables)
     named = NamedSpecs.of(options.specs)
-    loaded = load_buildable(named, values, SAMPLE_BUILD)
+    loaded = [spec for spec in load_buildable(named, values, SAMPLE_BUILD) if spec.is_named]
     with_rules = [spec for spec in loaded if spec.checked().retention is not None]
     _check_named(options.specs, loaded, with_rules)
     target, clock = cloud_target(options.cloud), SystemClock()

@@ -310,6 +310,21 @@ def test_images_of_other_specs_and_images_without_our_tags_are_not_touched(works
     assert rows == []
 
 
+@pytest.mark.parametrize("retention", ["retention: {newest: 1}\n", ""], ids=["with-retention", "without"])
+def test_the_bases_of_a_named_spec_are_left_alone(workshop: Workshop, retention: str) -> None:
+    base = workshop.spec("base")
+    base.write_text(base.read_text().partition("retention:")[0] + retention)
+    layer = workshop.spec("web")
+    layer.write_text(layer.read_text().replace("{ami: ami-0123456789abcdef0}", "{image: base}"))
+    for run in ("r1", "r2"):
+        workshop.bake(run, "base")
+        workshop.bake(run, "web")
+    result = workshop.prune(str(layer))
+    assert result.exception is None, result.output
+    assert "deprecate: web: web-r1" in result.output
+    assert "base-r1" not in result.output
+
+
 def test_a_forged_tag_on_another_accounts_image_changes_nothing(workshop: Workshop) -> None:
     other = workshop.client(other=True)
     forged = harness.bake(other, "web-forged")
