@@ -35,9 +35,11 @@ from imagepipe.cli.options import (
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
+from imagepipe.cli.state import local_state
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import UsageError
 from imagepipe.reuse import Examiner
 from imagepipe.spec.load import Build
@@ -111,7 +113,8 @@ def _build_images(options: BuildOptions) -> int:
     """Load the specs, open the cloud, run the graph and print how it ended; return the exit code."""
     clock = SystemClock()
     run_id = secrets.token_hex(4)
-    work = _planned_work(options, run_id, clock) if options.plan_file else _named_work(options, run_id, clock)
+    store = local_state()
+    work = _planned_work(options, run_id, store, clock) if options.plan_file else _named_work(options, run_id, clock)
     loaded, region = work.loaded, work.region
     check_files_of_bundles(loaded, region, is_local=work.target.local is not None)
     if region:
@@ -125,7 +128,7 @@ def _build_images(options: BuildOptions) -> int:
         settled = work.settle(regions)
         cancel.check()
         target = work.target.with_account(regions)
-        run = Run(run_id, clock, cancel, target, loaded, options.run_options, settled)
+        run = Run(run_id, store, clock, cancel, target, loaded, options.run_options, settled)
         outcome, baked = run.execute(regions, region, record_for_resume(work.values, loaded, region, settled.existing))
         return print_end(run, outcome, baked)
 
@@ -156,7 +159,7 @@ def _named_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
     return _Work(loaded, values, region, cloud_target(options.cloud), settle)
 
 
-def _planned_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
+def _planned_work(options: BuildOptions, run_id: str, store: JournalStore, clock: Clock) -> _Work:
     """Return the work of a plan file. Raises UsageError if options would change it."""
     from imagepipe.cli.plan import Planner
     from imagepipe.planning.document import read_plan
@@ -180,7 +183,7 @@ def _planned_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
 
     def settle(regions: Regions) -> Settled:
         target.check_account(regions)
-        now = Planner(regions, request.region).decisions(bases_first(loaded), force=request.force)
+        now = Planner(regions, request.region, store).decisions(bases_first(loaded), force=request.force)
         differences = _differences(planned, now)
         if differences:
             raise UsageError(

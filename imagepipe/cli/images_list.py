@@ -13,7 +13,8 @@ from imagepipe.cli.cloud import cloud_target, open_cloud
 from imagepipe.cli.options import CloudOptions, role_option, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.past_inputs import stored_source
+from imagepipe.cli.past_inputs import PastInputs
+from imagepipe.cli.state import local_state
 from imagepipe.clock import SystemClock, iso
 from imagepipe.cloud.session import FIRST_REGION
 from imagepipe.errors import CloudError, UsageError
@@ -118,7 +119,7 @@ def list_images(options: ListOptions) -> int:
     first = options.in_regions[0] if options.in_regions else None
     with open_cloud(cloud_target(options.cloud), region=first, clock=clock) as regions:
         searched = options.in_regions or regions.enabled(regions.session.region or FIRST_REGION)
-        seen = survey(regions, searched, stored_source)
+        seen = survey(regions, searched, PastInputs(local_state()).source)
         bakes = [bake for bake in seen.bakes() if not keys or any(_matches(key, bake) for key in keys)]
         uses = uses_of(regions, (image for bake in bakes for image in bake.images))
     print_errors({**seen.failed, **uses.failed})

@@ -25,8 +25,9 @@ from imagepipe.cli.options import (
 )
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.past_inputs import stored_source
+from imagepipe.cli.past_inputs import PastInputs
 from imagepipe.cli.run import stopped_by_signals
+from imagepipe.cli.state import local_state
 from imagepipe.clock import SystemClock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import FIRST_REGION
@@ -119,7 +120,7 @@ def prune(options: PruneOptions) -> int:
         retirer = Retirer(regions, cancel, clock, record)
         finished = retirer.finish_earlier() if options.is_confirmed else []
         now = clock.now()
-        seen = survey(regions, searched, stored_source)
+        seen = survey(regions, searched, PastInputs(local_state()).source)
         decisions = decide(regions, seen, book, now)
         cancel.check()
         report = PruneReport(decisions, seen.failed, prices, now, is_dry_run=not options.is_confirmed)

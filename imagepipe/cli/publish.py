@@ -28,6 +28,7 @@ from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import RunOptions
+from imagepipe.cli.state import local_state
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import UsageError
@@ -108,7 +109,9 @@ def publish(options: PublishOptions) -> int:
             _confirm(options.output)
         signals.has_begun = True
         cancel.check()
-        run = Run(run_id, clock, cancel, target.with_account(regions), loaded, run_options, Settled(existing))
+        run = Run(
+            run_id, local_state(), clock, cancel, target.with_account(regions), loaded, run_options, Settled(existing)
+        )
         outcome, baked = run.execute(regions, region, record_for_resume(values, loaded, region, existing))
         return print_end(run, outcome, baked)
 

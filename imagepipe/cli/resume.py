@@ -21,10 +21,12 @@ from imagepipe.cli.options import (
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
-from imagepipe.cli.run_store import folder_of
+from imagepipe.cli.run_store import run_of
+from imagepipe.cli.state import local_state
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import JournalState, read
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import UsageError
 from imagepipe.spec.load import Build
 from imagepipe.wiring.existing import Existing, Settled
@@ -62,13 +64,14 @@ def resume(options: ResumeOptions) -> int:
     step that was interrupted, unless the step has `idempotent: true`. Variables keep the values of the first process;
     sensitive ones were not stored, so pass them again, in the environment or by --var-file.
     """
-    past = read(folder_of(options.run))
+    store = local_state()
+    past = read(store, run_of(store, options.run))
     _check(past)  # first, so that the report of a run that cannot be resumed is not overwritten
     with reported_in(None if options.dry_run else options.run_options.junit):
-        return _resume(options, past)
+        return _resume(options, past, store)
 
 
-def _resume(options: ResumeOptions, past: JournalState) -> int:
+def _resume(options: ResumeOptions, past: JournalState, store: JournalStore) -> int:
     """Load the specs as the first process did, open its cloud and run the rest; return the exit code."""
     clock = SystemClock()
     stored = past.run.given
@@ -88,7 +91,7 @@ def _resume(options: ResumeOptions, past: JournalState) -> int:
         target.check_account(regions)
         signals.has_begun = True
         cancel.check()
-        resumed = Run(past.run.id, clock, cancel, target, loaded, options.run_options, Settled(existing))
+        resumed = Run(past.run.id, store, clock, cancel, target, loaded, options.run_options, Settled(existing))
         result = resumed.resume(regions, region, dry_run=options.dry_run)
         return 0 if result is None else print_end(resumed, *result)
 

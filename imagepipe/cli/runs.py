@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ import click
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_store import past_runs, started_of
+from imagepipe.cli.state import local_state
 from imagepipe.clock import Clock, SystemClock, parse_iso
 from imagepipe.engine.journal import Claim, JournalState
 from imagepipe.errors import ImagepipeError
@@ -52,10 +52,11 @@ def runs(options: RunsOptions) -> int:
     A run is dead if its process ended without cleaning up: `resume` continues it, `clean` deletes what it holds.
     """
     clock = SystemClock()
-    every = sorted(past_runs(), key=lambda pair: started_of(*pair), reverse=True)
+    store = local_state()
+    every = sorted(past_runs(store), key=lambda pair: started_of(store, *pair), reverse=True)
     rows = [pair for pair in every if _matches(pair[1], options)][: options.count]
     if options.output == "json":
-        print_json([_row(folder, past, clock) for folder, past in rows])
+        print_json([_row(run, past, clock) for run, past in rows])
         return 0
     if not rows:
         click.echo("no run matches" if every else "no runs yet")
@@ -105,13 +106,13 @@ def _matches(past: JournalState | ImagepipeError, options: RunsOptions) -> bool:
     )
 
 
-def _print(rows: Sequence[tuple[Path, JournalState | ImagepipeError]], clock: Clock) -> None:
+def _print(rows: Sequence[tuple[str, JournalState | ImagepipeError]], clock: Clock) -> None:
     """Print a table, with the held resources and the errors between its lines."""
     table: list[tuple[str, ...]] = [HEADER]
     below: list[list[str]] = [[]]
-    for folder, past in rows:
+    for run, past in rows:
         if isinstance(past, ImagepipeError):
-            table.append((folder.name, "", "", "unreadable", "", ""))
+            table.append((run, "", "", "unreadable", "", ""))
             below.append([str(past)])
             continue
         started = past.run.started[:19].replace("T", " ")
@@ -168,9 +169,9 @@ def _parts(value: Any) -> list[dict[str, Any]]:
     return [part for part in parts if isinstance(part, dict)]
 
 
-def _row(folder: Path, past: JournalState | ImagepipeError, clock: Clock) -> dict[str, object]:
+def _row(run: str, past: JournalState | ImagepipeError, clock: Clock) -> dict[str, object]:
     if isinstance(past, ImagepipeError):
-        return {"run": folder.name, "state": "unreadable", "error": str(past)}
+        return {"run": run, "state": "unreadable", "error": str(past)}
     return run_row(past, clock)
 
 

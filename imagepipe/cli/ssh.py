@@ -15,7 +15,8 @@ import click
 from imagepipe.cli.cloud import CloudTarget, open_cloud
 from imagepipe.cli.login import ssh_command, write_known_hosts
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.run_store import folder_of
+from imagepipe.cli.run_store import run_of
+from imagepipe.cli.state import local_state
 from imagepipe.clock import SystemClock
 from imagepipe.engine.encoding import decode
 from imagepipe.engine.journal import JournalState, read
@@ -52,8 +53,9 @@ def ssh(options: SshOptions) -> int:
     if it has one. A command of one word is a line for the machine's shell; the words of a longer one are passed as they
     are. The exit code is that of the command.
     """
-    folder = folder_of(options.run)
-    past = read(folder)
+    store = local_state()
+    run = run_of(store, options.run)
+    past = read(store, run)
     machine = _choose(past, machines_of(past), options.instance)
     for endpoint in _hops(machine.endpoint):
         if not Path(endpoint.private_key).is_file():
@@ -67,7 +69,7 @@ def ssh(options: SshOptions) -> int:
             "the program ssh was not found", hint="install OpenSSH's client: apt-get install openssh-client"
         )
     _check_state(past, machine)
-    known_hosts = write_known_hosts(folder, [machine.endpoint])
+    known_hosts = write_known_hosts(store.folder(run), [machine.endpoint])
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(program, [*_words(machine.endpoint, known_hosts), *_remote(options.command)])  # noqa: S606 - no shell is wanted here

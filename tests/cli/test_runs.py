@@ -14,8 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from imagepipe.cli.main import main
-from imagepipe.engine.journal import FILE_NAME, Journal, Lifetime, RunRecord
+from imagepipe.engine.file_store import JOURNAL as FILE_NAME
+from imagepipe.engine.journal import Journal, Lifetime, RunRecord
 from imagepipe.errors import UsageError
+from tests import run_folders
 
 NAME = {"us-east-1": {"name": "web-1", "description": "", "tags": {}}}
 KEPT = [{"id": "ami-1", "region": "us-east-1", "name": "web-1", "snapshots": ["snap-1"], "bundle": None}]
@@ -56,7 +58,7 @@ def _run(
     """Write the journal of a run that took so long, and leave it open."""
     clock = StoppedClock(datetime.fromisoformat(started).replace(tzinfo=UTC))
     record = RunRecord(id, f"{started}Z", specs, {}, {})
-    journal = Journal.create(folder / id, record, clock)
+    journal = run_folders.create(folder / id, record, clock)
     if holds:
         journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     clock.time += timedelta(seconds=seconds)
@@ -148,7 +150,7 @@ def test_a_run_in_progress_has_a_duration_so_far_and_no_end(folder: Path) -> Non
 
 def test_what_is_cleaned_up_later_does_not_change_when_a_run_ended(history: Path) -> None:
     clock = StoppedClock(datetime(2026, 12, 24, tzinfo=UTC))
-    journal = Journal.reopen(history / "aabb2222", clock)
+    journal = run_folders.reopen(history / "aabb2222", clock)
     journal.release(journal.claims()[0])
     journal.close()
     (row,) = json.loads(_call("runs", "--format", "json", "--state", "failed").stdout)
