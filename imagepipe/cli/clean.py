@@ -264,6 +264,7 @@ def _clean_one(store: JournalStore, run: str, report: CleanReport, *, dry_run: b
     try:
         with open_cloud(target, region=None, clock=clock) as regions, journal.event_sink() as sink:
             target.check_account(regions)
+            regions.session.check_before_changes(journal.check_held)
             seen: list[AnyEvent] = []
             events = Events(past.run.id, clock, Masker(), [sink, seen.append])
             held = undo(journal, Undoers(regions, clock).undoers(), events)

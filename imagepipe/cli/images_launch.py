@@ -201,6 +201,8 @@ class _Launched:
     def run(self, stages: Mapping[str, Stage[Any]]) -> Reachable:
         """Run the stages; return the machine. Raises the error of a stage after everything is deleted."""
         journal = Journal.create(self._store, self._record, self._clock)
+        journal.on_lost(self._cancel.set)
+        self._regions.session.check_before_changes(journal.check_held)
         with ExitStack() as stack:
             stack.callback(journal.close)
             stack.callback(self.connections.close)

@@ -78,6 +78,7 @@ class Run:
             )
             journal = Journal.create(self.store, record, self.clock)
             stack.callback(journal.close)
+            self._stop_if_lost(journal, regions)
             return self._run(stack, plan, journal, regions), plan.baked
 
     def resume(self, regions: Regions, region: str | None, *, dry_run: bool) -> tuple[Outcome, list[Baked]] | None:
@@ -89,7 +90,8 @@ class Run:
             plan = self._plan(stack, regions, region)
             journal = Journal.reopen(self.store, self.id, self.clock)
             stack.callback(journal.close)
-            # The journal is locked from here on, so no other process can resume the run.
+            # The journal is ours from here on, so no other process can resume the run.
+            self._stop_if_lost(journal, regions)
             found = recover(plan.graph, plan.fingerprints, read(self.store, self.id), regions)
             for line in found.describe(plan.graph):
                 click.echo(line, file=self.options.log)
@@ -101,6 +103,11 @@ class Run:
                 what = f"run {self.id} cannot continue while it holds resources that must be created again"
                 raise UndoFailed(f"{what}: {', '.join(map(str, held))}", [each.error for each in held])
             return self._run(stack, plan, journal, regions, finished=found.finished), plan.baked
+
+    def _stop_if_lost(self, journal: Journal, regions: Regions) -> None:
+        """Stop the run, without cleaning up, when another process takes it over."""
+        journal.on_lost(self.cancel.set)
+        regions.session.check_before_changes(journal.check_held)
 
     def _clean_up(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
         """Delete the resources of the stages that will run again; return those that are still held."""

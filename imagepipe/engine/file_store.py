@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,6 +132,9 @@ class FileRun:
 
     def check_held(self) -> None:
         """Do nothing: no other process can get the lock while this one lives."""
+
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Do nothing: the lock is never lost."""
 
     def event_sink(self) -> AbstractContextManager[ev.Sink]:
         return ev.EventFile(self.folder / ev.FILE_NAME)

@@ -9,7 +9,7 @@ kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -143,6 +143,10 @@ class Journal:
     def check_held(self) -> None:
         """Raise RunLost if another process may have taken over the run."""
         self._held.check_held()
+
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Register a function to call, from any thread, with the reason when another process takes over the run."""
+        self._held.on_lost(callback)
 
     def event_sink(self) -> AbstractContextManager[Sink]:
         """Open the sink that keeps the run's events."""

@@ -7,7 +7,7 @@ local folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,6 +50,9 @@ class OpenRun(Protocol):
 
     def check_held(self) -> None:
         """Raise RunLost if another process may have taken over the run; renew the claim on it if that is due."""
+
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Register a function to call, from any thread, with the reason when another process takes over the run."""
 
     def event_sink(self) -> AbstractContextManager[Sink]:
         """Open the sink that keeps the run's events."""
