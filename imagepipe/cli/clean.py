@@ -12,13 +12,14 @@ import click
 
 from imagepipe.cleanup.sweep import YOUNGEST, SweepFilter, bundles_left_over, left_over, sweep
 from imagepipe.cleanup.undoers import Undoers
-from imagepipe.cli.cloud import CloudTarget, cloud_target, open_cloud
+from imagepipe.cli.cloud import cloud_target, open_cloud, recorded_target
 from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_options import DurationType
 from imagepipe.cli.run_store import past_runs, run_of
-from imagepipe.cli.state import local_state
+from imagepipe.cli.state import open_writable_state
+from imagepipe.cli.state_options import StateOptions, is_shared, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.inventory import TaggedResource
@@ -43,6 +44,7 @@ class CleanOptions:
     in_regions: tuple[str, ...]
     buckets: tuple[str, ...]
     cloud: CloudOptions
+    state: StateOptions
     dry_run: bool
     output: Format
 
@@ -58,7 +60,7 @@ Examples:
 """
 )
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--all", "is_all", is_flag=True, help="Clean up all dead and failed runs of this machine.")
+@click.option("--all", "is_all", is_flag=True, help="Clean up all dead and failed runs of this machine, or of --state.")
 @click.option(
     "--older-than",
     type=DurationType(),
@@ -80,8 +82,11 @@ Examples:
     help="With --older-than: also delete the bundles in this bucket that no image uses; repeatable.",
 )
 @click.option("--local", "is_local", is_flag=True, help="Use the local cloud; with --all, clean up only runs on it.")
-@click.option("--profile", metavar="NAME", help="With --older-than: use this AWS profile.")
-@click.option("--endpoint-url", metavar="URL", help="With --older-than: use this EC2 endpoint instead of AWS.")
+@click.option("--profile", metavar="NAME", help="With --older-than, and for --state: use this AWS profile.")
+@click.option(
+    "--endpoint-url", metavar="URL", help="With --older-than, and for --state: use this endpoint instead of AWS."
+)
+@state_option
 @click.option("--dry-run", is_flag=True, help="Print what would be deleted, and change nothing.")
 @log_format_option
 @pass_options(CleanOptions)
@@ -93,10 +98,11 @@ def clean(options: CleanOptions) -> int:
     """
     _check(options)
     report = CleanReport(options.output, is_dry_run=options.dry_run)
-    if options.older_than is not None:
-        has_failed = _sweep(options, options.older_than, report, local_state())
-    else:
-        has_failed = _clean_runs(options, report, local_state())
+    with open_writable_state(options.state, options.cloud, SystemClock()) as store:
+        if options.older_than is not None:
+            has_failed = _sweep(options, options.older_than, report, store)
+        else:
+            has_failed = _clean_runs(options, report, store)
     report.end(has_failed=has_failed)
     return UndoFailed.exit_code if has_failed else 0
 
@@ -159,7 +165,8 @@ def _check(options: CleanOptions) -> None:
         if options.older_than < YOUNGEST:
             raise UsageError("--older-than must be at least 1h, as a younger run may not have set its expiry tag yet")
         return
-    if options.in_regions or options.buckets or options.cloud.profile or options.cloud.endpoint_url:
+    is_access = bool(options.cloud.profile or options.cloud.endpoint_url)
+    if options.in_regions or options.buckets or (is_access and not is_shared(options.state)):
         given = "--region, --bucket, --profile and --endpoint-url"
         raise UsageError(f"{given} need --older-than: a journal records its own cloud")
     if bool(options.runs) == options.is_all:
@@ -177,7 +184,7 @@ def _clean_runs(options: CleanOptions, report: CleanReport, store: JournalStore)
     has_failed = False
     for run in runs:
         try:
-            has_failed |= _clean_one(store, run, report, dry_run=options.dry_run)
+            has_failed |= _clean_one(store, run, report, options)
         except ImagepipeError as error:
             if not options.is_all:
                 raise
@@ -246,13 +253,13 @@ def _named_runs(store: JournalStore, words: Sequence[str], *, is_local: bool) ->
     return runs
 
 
-def _clean_one(store: JournalStore, run: str, report: CleanReport, *, dry_run: bool) -> bool:
+def _clean_one(store: JournalStore, run: str, report: CleanReport, options: CleanOptions) -> bool:
     """Delete the resources of one run; return whether something is left."""
     past = read(store, run)
     if past.is_alive:
         raise UsageError(f"run {past.run.id} is in progress", hint="stop it first: Ctrl-C cleans everything up")
     claims = past.open_claims()
-    if dry_run:
+    if options.dry_run:
         for claim in reversed(claims):
             report.resource(claim, past.run.id, "would be deleted")
         return False
@@ -260,7 +267,7 @@ def _clean_one(store: JournalStore, run: str, report: CleanReport, *, dry_run: b
         return False
     clock = SystemClock()
     journal = Journal.reopen(store, run, clock)
-    target = CloudTarget.from_record(past.run.cloud)
+    target = recorded_target(past.run.cloud, options.cloud)
     try:
         with open_cloud(target, region=None, clock=clock) as regions, journal.event_sink() as sink:
             target.check_account(regions)

@@ -19,7 +19,8 @@ from imagepipe.cli.options import CloudOptions, is_image_id, role_option, target
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import stopped_by_signals
-from imagepipe.cli.state import local_state
+from imagepipe.cli.state import open_writable_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import Clock, SystemClock, iso
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.tags import RunTags
@@ -60,6 +61,7 @@ class LaunchOptions:
     waits: bool
     region: str | None
     cloud: CloudOptions
+    state: StateOptions
     output: Format
 
 
@@ -84,6 +86,7 @@ Examples:
 @click.option("--region", metavar="REGION", help="Region of the image.  [default: the AWS CLI's]")
 @role_option()
 @target_options
+@state_option
 @log_format_option
 @pass_options(LaunchOptions)
 def launch(options: LaunchOptions) -> int:
@@ -96,10 +99,10 @@ def launch(options: LaunchOptions) -> int:
     clock = SystemClock()
     cancel = Cancel(clock)
     run_id = secrets.token_hex(4)
-    store = local_state()
     with ExitStack() as stack:
         signals = stack.enter_context(stopped_by_signals(cancel))
         target = cloud_target(options.cloud)
+        store = stack.enter_context(open_writable_state(options.state, target, clock))
         regions = stack.enter_context(open_cloud(target, region=options.region, clock=clock))
         home = home_region(options.region, regions)
         image = _find(regions[home], options.image)

@@ -15,7 +15,8 @@ from imagepipe.cli.options import CloudOptions, role_option, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.past_inputs import PastInputs
-from imagepipe.cli.state import local_state
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
@@ -39,6 +40,7 @@ class ShowOptions:
     image: str
     in_regions: tuple[str, ...]
     cloud: CloudOptions
+    state: StateOptions
     output: Format
 
 
@@ -70,6 +72,7 @@ Examples:
 )
 @role_option()
 @target_options
+@state_option
 @log_format_option
 @pass_options(ShowOptions)
 def show(options: ShowOptions) -> int:
@@ -80,8 +83,8 @@ def show(options: ShowOptions) -> int:
     """
     clock = SystemClock()
     first = options.in_regions[0] if options.in_regions else None
-    store = local_state()
-    with open_cloud(cloud_target(options.cloud), region=first, clock=clock) as regions:
+    target = cloud_target(options.cloud)
+    with open_state(options.state, target, clock) as store, open_cloud(target, region=first, clock=clock) as regions:
         searched = options.in_regions or regions.enabled(regions.session.region or FIRST_REGION)
         seen = survey(regions, searched, PastInputs(store).source)
         image = _find(options.image, seen)
@@ -91,14 +94,14 @@ def show(options: ShowOptions) -> int:
         )
         uses = uses_of(regions, bake.images)
         lineage = Lineage(tuple(_before(image, seen, regions, store)), tuple(_after(bake, seen)))
-    print_errors({**seen.failed, **uses.failed})
-    listed = listed_bake(bake, seen, uses, clock.now())
-    if options.output == "json":
-        print_json(_to_json(image, listed, lineage, store))
-    else:
-        for line in _text(image, listed, lineage, store):
-            click.echo(line)
-        click.echo(f"age: {age(clock.now() - bake.created)}")
+        print_errors({**seen.failed, **uses.failed})
+        listed = listed_bake(bake, seen, uses, clock.now())
+        if options.output == "json":
+            print_json(_to_json(image, listed, lineage, store))
+        else:
+            for line in _text(image, listed, lineage, store):
+                click.echo(line)
+            click.echo(f"age: {age(clock.now() - bake.created)}")
     return CloudError.exit_code if seen.failed or uses.failed else 0
 
 

@@ -25,7 +25,8 @@ from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.past_inputs import PastInputs
 from imagepipe.cli.past_times import last_bakes
-from imagepipe.cli.state import local_state
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.images import snapshots_of
@@ -61,6 +62,7 @@ class PlanOptions:
     out: Path | None
     detailed_exitcode: bool
     output: Format
+    state: StateOptions
 
 
 @click.command(
@@ -77,6 +79,7 @@ Examples:
 @cloud_options
 @variable_options
 @selection_options
+@state_option
 @click.option(
     "--prices",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -108,7 +111,8 @@ def plan(options: PlanOptions) -> int:
     loaded = load_buildable(NamedSpecs.of(options.specs), values, SAMPLE_BUILD, options.selection)
     if region:
         check_region(region, loaded)
-    with open_cloud(target, region=region, clock=SystemClock()) as regions:
+    clock = SystemClock()
+    with open_state(options.state, target, clock) as store, open_cloud(target, region=region, clock=clock) as regions:
         request = Request(
             tuple(dict.fromkeys(str(spec.file.resolve()) for spec in loaded)),
             tuple(str(spec.key) for spec in loaded),
@@ -118,7 +122,7 @@ def plan(options: PlanOptions) -> int:
             target.with_account(regions).record(),
             options.selection.force,
         )
-        planner = Planner(regions, region, local_state())
+        planner = Planner(regions, region, store)
         document = planner.plan(loaded, request, prices)
     if options.out:
         document.write(options.out)

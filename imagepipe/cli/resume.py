@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from imagepipe.cli.cloud import CloudTarget, open_cloud
+from imagepipe.cli.cloud import open_cloud, recorded_target
 from imagepipe.cli.end import print_end
 from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.loading import check_files_of_bundles, load_buildable
 from imagepipe.cli.options import (
+    CloudOptions,
     NamedSpecs,
     VariableOptions,
     read_variables,
@@ -22,7 +26,8 @@ from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
 from imagepipe.cli.run_store import run_of
-from imagepipe.cli.state import local_state
+from imagepipe.cli.state import open_writable_state
+from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import JournalState, read
@@ -40,6 +45,8 @@ class ResumeOptions:
     variables: VariableOptions
     dry_run: bool
     run_options: RunOptions
+    state: StateOptions
+    cloud: CloudOptions
 
 
 @click.command(
@@ -48,6 +55,7 @@ class ResumeOptions:
 Examples:
   imagepipe resume 7f3a91c2
   imagepipe resume 7f3a91c2 --dry-run
+  imagepipe resume latest --state s3://our-state/team
   imagepipe resume 7f3a91c2 --format json --junit tests.xml
   DEPLOY_TOKEN=… imagepipe resume 7f3a91c2
 """,
@@ -56,6 +64,7 @@ Examples:
 @variable_options
 @click.option("--dry-run", is_flag=True, help="Print where the run would resume, and change nothing.")
 @run_options
+@state_access_options
 @pass_options(ResumeOptions)
 def resume(options: ResumeOptions) -> int:
     """Resume a run whose process died. RUN is its id, the start of it, or `latest`.
@@ -63,12 +72,16 @@ def resume(options: ResumeOptions) -> int:
     Finished stages are not repeated. An instance that no longer exists is launched again, and so is the machine of a
     step that was interrupted, unless the step has `idempotent: true`. Variables keep the values of the first process;
     sensitive ones were not stored, so pass them again, in the environment or by --var-file.
+
+    A run in shared state can be resumed on another machine, in a folder with the same specs. A machine whose private
+    key is not there is launched again.
     """
-    store = local_state()
-    past = read(store, run_of(store, options.run))
-    _check(past)  # first, so that the report of a run that cannot be resumed is not overwritten
-    with reported_in(None if options.dry_run else options.run_options.junit):
-        return _resume(options, past, store)
+    check_state_access(options.state, options.cloud)
+    with open_writable_state(options.state, options.cloud, SystemClock()) as store:
+        past = read(store, run_of(store, options.run))
+        _check(past)  # first, so that the report of a run that cannot be resumed is not overwritten
+        with reported_in(None if options.dry_run else options.run_options.junit):
+            return _resume(options, past, store)
 
 
 def _resume(options: ResumeOptions, past: JournalState, store: JournalStore) -> int:
@@ -78,10 +91,10 @@ def _resume(options: ResumeOptions, past: JournalState, store: JournalStore) -> 
     values = read_variables(options.variables)
     values = replace(values, files={**stored["variables"], **values.files})
     build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build.get("git_sha", ""))
-    loaded = load_buildable(NamedSpecs([Path(file) for file in stored["files"]]), values, build)
+    loaded = load_buildable(NamedSpecs(_spec_files(stored)), values, build)
     loaded = [spec for spec in loaded if str(spec.key) in stored["specs"]]
     existing = {key: Existing.from_record(record) for key, record in stored["existing"].items()}
-    target = CloudTarget.from_record(past.run.cloud)
+    target = recorded_target(past.run.cloud, options.cloud)
     region = stored["region"]
     check_files_of_bundles(loaded, region, is_local=target.local is not None)
     cancel = Cancel(clock)
@@ -94,6 +107,28 @@ def _resume(options: ResumeOptions, past: JournalState, store: JournalStore) -> 
         resumed = Run(past.run.id, store, clock, cancel, target, loaded, options.run_options, Settled(existing))
         result = resumed.resume(regions, region, dry_run=options.dry_run)
         return 0 if result is None else print_end(resumed, *result)
+
+
+def _spec_files(stored: Mapping[str, Any]) -> list[Path]:
+    """Return the run's spec files, or the same ones under the working folder if the run began in another folder.
+
+    Raises UsageError if they are in neither.
+    """
+    found = []
+    for name in stored["files"]:
+        below = os.path.relpath(name, stored.get("folder", "/"))
+        here = next((each for each in (Path(name), Path.cwd() / below) if _is_file(each)), None)
+        if here is None:
+            raise UsageError(
+                f"the spec {name} of the run was not found, and neither was {Path.cwd() / below}",
+                hint="change to a folder with the same specs, as the one in which the run began",
+            )
+        found.append(here.resolve())
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - False, and no error, for the home folder of another user
 
 
 def _check(past: JournalState) -> None:

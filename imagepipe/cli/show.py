@@ -5,19 +5,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import click
 
+from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.output_format import Format, format_option, print_json
+from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_store import run_of
 from imagepipe.cli.runs import run_row, state
-from imagepipe.cli.state import local_state
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
 from imagepipe.engine.events import StageFailed
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.engine.journal_store import CLOSING, JournalStore
 from imagepipe.errors import ImagepipeError
 from imagepipe.report.console import ConsoleReport
+
+
+@dataclass(frozen=True, slots=True)
+class ShowOptions:
+    """Arguments and options of `imagepipe show`."""
+
+    run: str
+    output: Format
+    state: StateOptions
+    cloud: CloudOptions
 
 
 @click.command(
@@ -29,14 +43,20 @@ Examples:
 """
 )
 @click.argument("run", metavar="RUN")
+@state_access_options
 @format_option(description="json: print the run's state, errors, last lines and resources, without its log.")
-def show(run: str, output: Format) -> int:
+@pass_options(ShowOptions)
+def show(options: ShowOptions) -> int:
     """Print the output of a run and the resources it still holds.
 
     RUN is the id of a run, the start of one, or `latest`.
     """
-    store = local_state()
-    run = run_of(store, run)
+    check_state_access(options.state, options.cloud)
+    with open_state(options.state, options.cloud, SystemClock()) as store:
+        return _show(store, run_of(store, options.run), options.output)
+
+
+def _show(store: JournalStore, run: str, output: Format) -> int:
     past = read(store, run)
     report = ConsoleReport(sys.stdout)
     failures = []

@@ -22,7 +22,8 @@ from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.past_inputs import PastInputs
 from imagepipe.cli.run_store import past_runs
-from imagepipe.cli.state import local_state
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.engine.journal import JournalState
 from imagepipe.engine.journal_store import JournalStore
@@ -47,6 +48,7 @@ class WhyOptions:
     variables: VariableOptions
     cloud: CloudOptions
     output: Format
+    state: StateOptions
 
 
 @click.command(
@@ -64,6 +66,7 @@ Examples:
 )
 @cloud_options
 @variable_options
+@state_option
 @format_option()
 @pass_options(WhyOptions)
 def why(options: WhyOptions) -> None:
@@ -82,8 +85,8 @@ def why(options: WhyOptions) -> None:
     if image and len(named) > 1:
         keys = ", ".join(str(each.key) for each in named[:5])
         raise UsageError(f"{image} can be compared with one spec, not with {len(named)}", hint=f"name one of: {keys}")
-    store = local_state()
-    answers = _offline(store, loaded, image) if options.offline else _answers(options, store, loaded, image)
+    with open_state(options.state, options.cloud, SystemClock()) as store:
+        answers = _offline(store, loaded, image) if options.offline else _answers(options, store, loaded, image)
     if options.output == "json":
         print_json([each.to_json() for each in answers])
         return

@@ -170,6 +170,11 @@ class Session:
         return made
 
 
+def has_profile(name: str) -> bool:
+    """Return whether AWS's configuration files have a profile of this name."""
+    return name in botocore.session.Session().available_profiles
+
+
 @cache
 def _loader(data_path: str | None) -> Loader:
     """Return the loader of API models for all sessions; EC2's is our trimmed one, unless the user has another."""
