@@ -43,7 +43,8 @@ def print_end(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
         closing.print(f"error: writing {run.options.junit}: {run.junit.problem.strerror}")
         code = code or ImagepipeError.exit_code
     with suppress(ImagepipeError):  # a full disk loses them, but is not an error
-        run.store.put(run.id, CLOSING, closing.content())
+        if not run.is_lost:
+            run.store.put(run.id, CLOSING, closing.content())
     if streams.result_is_lost():
         click.echo(f"the result could not be written to standard output; run: imagepipe show {run.id}", err=True)
     return code
@@ -199,7 +200,9 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
             continue
         for image in _images(outcome, build) or outcome.outputs.get(build.kept.stage, ()):
             closing.print(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
-    if outcome.held:
+    if run.is_lost:
+        closing.print(f"nothing was cleaned up: run {run.id} belongs to another process now")
+    elif outcome.held:
         _print_held(outcome, run.id, closing)
     if outcome.cancelled:
         at_work = f"; interrupted: {', '.join(outcome.interrupted)}" if outcome.interrupted else ""

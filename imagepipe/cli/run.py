@@ -67,6 +67,8 @@ class Run:
         self.folder = self.store.folder(self.id)
         self.masker = Masker(secret for spec in self.loaded for secret in spec.secrets)
         self.junit: JUnitReport | None = None
+        self.is_lost = False
+        """True if another process has taken over the run."""
 
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
         """Build the graph and run it. `given` contains the values that `resume` needs to build it again."""
@@ -106,8 +108,12 @@ class Run:
 
     def _stop_if_lost(self, journal: Journal, regions: Regions) -> None:
         """Stop the run, without cleaning up, when another process takes it over."""
-        journal.on_lost(self.cancel.set)
+        journal.on_lost(self._lose)
         regions.session.check_before_changes(journal.check_held)
+
+    def _lose(self, reason: str) -> None:
+        self.is_lost = True
+        self.cancel.set(reason)
 
     def _clean_up(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
         """Delete the resources of the stages that will run again; return those that are still held."""

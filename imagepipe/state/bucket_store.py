@@ -161,7 +161,7 @@ class BucketRun:
         self._lease.on_lost(callback)
 
     def event_sink(self) -> AbstractContextManager[ev.Sink]:
-        return EventBatches(self._bucket, _events(self._run), self._clock)
+        return EventBatches(self._bucket, _events(self._run), self._lease, self._clock)
 
     def put(self, name: str, content: bytes) -> None:
         self._lease.check()

@@ -10,8 +10,10 @@ from types import TracebackType
 
 from imagepipe.clock import Clock
 from imagepipe.engine import events as ev
+from imagepipe.engine.journal_store import RunLost
 from imagepipe.errors import CloudError
 from imagepipe.state.bucket import Conflict, StateBucket
+from imagepipe.state.lease import Lease
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +27,9 @@ STAGE_ENDS = (ev.StageFinished, ev.StageFailed, ev.RunFinished)
 class EventBatches:
     """The sink that keeps events. A thread of its own writes them, so no event delays the build."""
 
-    def __init__(self, bucket: StateBucket, prefix: str, clock: Clock) -> None:
+    def __init__(self, bucket: StateBucket, prefix: str, lease: Lease, clock: Clock) -> None:
         """`prefix` is that of the batches of one run. Batches of earlier processes stay before ours."""
-        self._bucket, self._prefix, self._clock = bucket, prefix, clock
+        self._bucket, self._prefix, self._lease, self._clock = bucket, prefix, lease, clock
         self._number = len(bucket.keys(prefix)) + 1
         self._lines: list[str] = []
         self._lock = Lock()
@@ -50,14 +52,14 @@ class EventBatches:
         self._thread.join()
         try:
             self._flush()
-        except CloudError as lost:
-            log.warning("the last %d events of the run were not kept: %s", len(self._lines), lost)
+        except (CloudError, RunLost) as error:
+            log.warning("the last %d events of the run were not kept: %s", len(self._lines), error)
 
     def _run(self) -> None:
         while not self._is_over.is_set():
             self._clock.wait(self._wake, BATCH_SECONDS if self._number < FIRST else LATER_SECONDS)
             self._wake.clear()
-            with suppress(CloudError):  # the next batch has these lines too
+            with suppress(CloudError, RunLost):  # the next batch has these lines too
                 self._flush()
 
     def _flush(self) -> None:
@@ -67,6 +69,7 @@ class EventBatches:
             content = "".join(self._lines).encode()
         if not count:
             return
+        self._lease.check()  # the events of another owner are not mixed with ours
         while not self._is_written(content):
             self._number += 1
         self._number += 1
