@@ -219,6 +219,11 @@ class Journal:
         with self._lock:
             self._write({"type": type, **values})
 
+    def begin(self, stage: str) -> None:
+        """Record that a stage starts which must not run twice on one machine. It is stored when this returns."""
+        with self._lock:
+            self._write({"type": "begun", "stage": stage}, sync=True)
+
     def claims(self) -> tuple[Claim, ...]:
         """Return every claim, oldest first."""
         with self._lock:
@@ -245,7 +250,8 @@ class Journal:
             record: dict[str, Any] = {"type": str(state), "claim": claim.key}
             if state is State.BOUND:
                 record["id"] = id
-            self._write(record)
+            # Without this record, a tag would keep the image.
+            self._write(record, sync=state is State.UNKEPT)
             self._claims[claim.key] = changed
             return changed
 

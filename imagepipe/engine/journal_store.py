@@ -45,7 +45,8 @@ class OpenRun(Protocol):
     def append(self, record: Mapping[str, Any], *, sync: bool = False) -> None:
         """Append a whole record to the journal. With `sync`, it is on stable storage when this returns.
 
-        Raises ImagepipeError, and then the record is not part of the journal. Raises RunLost.
+        Records are stored in order, so those before it are stored too. Raises RunLost. Raises ImagepipeError if a
+        record could not be stored: with `sync` this one or one before it, otherwise perhaps only one before it.
         """
 
     def check_held(self) -> None:

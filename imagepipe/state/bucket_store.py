@@ -11,12 +11,14 @@ PREFIX/runs/RUN/inputs/KEY.json, closing.txt     documents
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from pathlib import Path
-from threading import Lock
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from imagepipe.clock import Clock, iso
@@ -26,6 +28,8 @@ from imagepipe.errors import CloudError, ImagepipeError, UsageError
 from imagepipe.state.bucket import Conflict, StateBucket
 from imagepipe.state.event_batches import EventBatches
 from imagepipe.state.lease import LEASE_SECONDS, Lease, is_held
+
+log = logging.getLogger(__name__)
 
 RECORD = re.compile(r"(\d{8})\.json")
 THROUGH = re.compile(r"through-(\d{8})\.jsonl")
@@ -129,7 +133,9 @@ class BucketRun:
         self.folder = folder
         self._bucket, self._run, self._lease, self._clock = bucket, run, lease, clock
         self._lines: list[bytes] = []
-        self._lock = Lock()
+        # One thread writes, in order. A stage waits only for the records that must be stored before it goes on.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"journal of {run}")
+        self._errors: SimpleQueue[BaseException] = SimpleQueue()
 
     def fence(self, read: Callable[[], list[bytes]]) -> None:
         """Take the next number of the journal: an earlier owner that still lives cannot add a record any more."""
@@ -148,11 +154,13 @@ class BucketRun:
 
     def append(self, record: Mapping[str, Any], *, sync: bool = False) -> None:
         self._lease.check()
-        line = self._line(record)
-        with self._lock:
-            while not self._is_written(line):
-                pass
-            self._lines.append(line)
+        written = self._writer.submit(self._write, self._line(record))
+        if sync:
+            written.result()
+        else:
+            written.add_done_callback(self._note_error)
+        if error := self._take_error():
+            raise error
 
     def check_held(self) -> None:
         self._lease.check()
@@ -168,11 +176,30 @@ class BucketRun:
         self._bucket.put(f"runs/{self._run}/{name}", content)
 
     def close(self) -> None:
+        self._writer.shutdown()
+        if error := self._take_error():
+            log.warning("the journal of run %s lacks a record: %s", self._run, error)
         with suppress(CloudError, Conflict):  # readers can do without it
             if self._lines and not self._lease.is_lost:
                 whole = b"".join(line + b"\n" for line in self._lines)
                 self._bucket.create(f"{_journal(self._run)}through-{len(self._lines):08}.jsonl", whole)
         self._lease.release()
+
+    def _write(self, line: bytes) -> None:
+        while not self._is_written(line):
+            pass
+        self._lines.append(line)
+
+    def _note_error(self, written: Future[None]) -> None:
+        """Note the error of a write that nobody waits for, so that the next one raises it."""
+        if error := written.exception():
+            self._errors.put(error)
+
+    def _take_error(self) -> BaseException | None:
+        try:
+            return self._errors.get_nowait()
+        except Empty:
+            return None
 
     def _line(self, record: Mapping[str, Any]) -> bytes:
         text = json.dumps({**record, "writer": self._lease.owner.id}, ensure_ascii=False)

@@ -64,9 +64,10 @@ def test_a_record_whose_answer_was_lost_is_not_written_twice(cloud: Cloud, here:
     _fault(cloud, "cut-after")
     _intend(journal)
     assert [record["type"] for record in _records(here)] == ["run", "intended"]
+    _fault(cloud, "cut-after")
     journal.note("finished", outcome="failed", held=[])
-    assert [record["type"] for record in _records(here)] == ["run", "intended", "finished"]
     journal.close()
+    assert [record["type"] for record in _records(here)] == ["run", "intended", "finished"]
 
 
 def test_after_an_error_the_journal_goes_on_behind_a_record_that_arrived_all_the_same(
@@ -81,6 +82,35 @@ def test_after_an_error_the_journal_goes_on_behind_a_record_that_arrived_all_the
     token = _intend(journal)
     assert read(here.store, RUN.id).open_claims()[-1].token == token
     assert [record["type"] for record in _records(here)] == ["run", "intended", "intended"]
+    journal.close()
+
+
+def test_a_record_that_nobody_waited_for_and_that_was_refused_is_an_error_of_the_next_one(
+    cloud: Cloud, here: Machine
+) -> None:
+    journal = Journal.create(here.store, RUN, here.clock)
+    _fault(cloud, "refuse", code="AccessDenied", status=403)
+
+    def go_on() -> None:
+        journal.note("output", stage="name", fingerprint="f", value=None)
+        _intend(journal)
+
+    with pytest.raises(CloudError, match="s3:PutObject is missing"):
+        go_on()
+    go_on()
+    journal.close()
+
+
+def test_records_are_stored_in_order_before_one_that_somebody_waits_for(cloud: Cloud, here: Machine) -> None:
+    journal = Journal.create(here.store, RUN, here.clock)
+    _fault(cloud, "delay", seconds=0.05, times=30)
+    for number in range(20):
+        journal.note("output", stage=f"stage-{number}", fingerprint="f", value=number)
+    began = time.monotonic()
+    journal.begin("step-1")
+    assert time.monotonic() - began > 0.5, "they were under way"
+    found = [record.get("stage") for record in _records(here)]
+    assert found == [None, *(f"stage-{number}" for number in range(20)), "step-1"]
     journal.close()
 
 

@@ -43,6 +43,7 @@ def test_a_journal_is_read_as_it_was_written(journal: Journal, store: JournalSto
     journal.release(journal.bind(key, "key-1"))
     journal.note("output", stage="launch", fingerprint="f1", value={"id": "caf\udce9"})
     journal.note("finished", outcome="failed", held=[])
+    journal.close()
 
     past = read(store, RUN.id)
 
