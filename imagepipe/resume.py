@@ -13,7 +13,7 @@ from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import JournalState
 from imagepipe.errors import UsageError
 from imagepipe.launch.access import Key
-from imagepipe.values import Image, Instance, Reachable, Sealed, Stopped
+from imagepipe.values import Endpoint, Image, Instance, Reachable, Sealed, Stopped
 
 RESUMABLE_STATES = {
     Instance: ("pending", "running"),
@@ -117,7 +117,7 @@ def _what_is_wrong(value: Any, regions: Regions) -> str | None:
             seen = regions[region].images.describe_many([id]).get(id)
             state = str(seen["State"]) if seen else "gone"
             return None if state == "available" else f"{id} in {region} is {state}"
-        case Reachable(endpoint=endpoint) if wrong := _what_is_wrong_with_key(endpoint.private_key):
+        case Reachable(endpoint=endpoint) if wrong := _what_is_wrong_with_login(endpoint):
             return wrong
         case Instance() | Reachable() | Sealed() | Stopped():
             instance = value if isinstance(value, Instance) else value.instance
@@ -128,6 +128,12 @@ def _what_is_wrong(value: Any, regions: Regions) -> str | None:
             return None if state in wanted else f"{instance.id} in {instance.region} is {state}"
         case _:
             return None
+
+
+def _what_is_wrong_with_login(endpoint: Endpoint) -> str | None:
+    """Return the reason why a machine, or the bastion before it, cannot be logged in to from here."""
+    own = _what_is_wrong_with_key(endpoint.private_key)
+    return own or (_what_is_wrong_with_login(endpoint.via) if endpoint.via else None)
 
 
 def _what_is_wrong_with_key(path: str) -> str | None:

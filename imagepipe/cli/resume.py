@@ -78,7 +78,9 @@ def resume(options: ResumeOptions) -> int:
     """
     check_state_access(options.state, options.cloud)
     with open_writable_state(options.state, options.cloud, SystemClock()) as store:
-        past = read(store, run_of(store, options.run))
+        run = run_of(store, options.run)
+        past = read(store, run)
+        store.check_free(run)
         _check(past)  # first, so that the report of a run that cannot be resumed is not overwritten
         with reported_in(None if options.dry_run else options.run_options.junit):
             return _resume(options, past, store)
@@ -91,7 +93,7 @@ def _resume(options: ResumeOptions, past: JournalState, store: JournalStore) -> 
     values = read_variables(options.variables)
     values = replace(values, files={**stored["variables"], **values.files})
     build = Build(past.run.build["id"], past.run.build["timestamp"], past.run.build.get("git_sha", ""))
-    loaded = load_buildable(NamedSpecs(_spec_files(stored)), values, build)
+    loaded = load_buildable(NamedSpecs(spec_files_of(stored)), values, build)
     loaded = [spec for spec in loaded if str(spec.key) in stored["specs"]]
     existing = {key: Existing.from_record(record) for key, record in stored["existing"].items()}
     target = recorded_target(past.run.cloud, options.cloud)
@@ -109,7 +111,7 @@ def _resume(options: ResumeOptions, past: JournalState, store: JournalStore) -> 
         return 0 if result is None else print_end(resumed, *result)
 
 
-def _spec_files(stored: Mapping[str, Any]) -> list[Path]:
+def spec_files_of(stored: Mapping[str, Any]) -> list[Path]:
     """Return the run's spec files, or the same ones under the working folder if the run began in another folder.
 
     Raises UsageError if they are in neither.
@@ -134,8 +136,6 @@ def _is_file(path: Path) -> bool:
 def _check(past: JournalState) -> None:
     """Raise UsageError if the run cannot be resumed."""
     id = past.run.id
-    if past.is_alive:
-        raise UsageError(f"run {id} is in progress in another process", hint="wait for it, or end that process first")
     if past.outcome == "succeeded" and not past.open_claims():
         raise UsageError(f"run {id} has succeeded; nothing is left to do")
     if past.outcome in ("failed", "cancelled") and not past.open_claims():

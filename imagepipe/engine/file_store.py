@@ -71,6 +71,10 @@ class FileStore:
                 return True
             return False
 
+    def check_free(self, run: str) -> None:
+        if self.is_held(run):
+            raise _in_progress(run)
+
     def changed(self, run: str) -> datetime:
         return datetime.fromtimestamp((self.folder(run) / JOURNAL).stat().st_mtime, UTC)
 
@@ -167,10 +171,12 @@ def _locked(folder: Path) -> BinaryIO:
                 time.sleep(0.02)
                 continue
             file.close()
-            raise UsageError(
-                f"run {folder.name} is in progress in another process", hint="wait for it, or end that process first"
-            ) from error
+            raise _in_progress(folder.name) from error
         return file
+
+
+def _in_progress(run: str) -> UsageError:
+    return UsageError(f"run {run} is in progress in another process", hint="wait for it, or end that process first")
 
 
 def _unwritable(path: Path, error: OSError) -> ImagepipeError:

@@ -83,6 +83,9 @@ class JournalStore(Protocol):
     def is_held(self, run: str) -> bool:
         """Return whether a process has the run open."""
 
+    def check_free(self, run: str) -> None:
+        """Raise UsageError, with what is known about the process, if a process has the run open."""
+
     def changed(self, run: str) -> datetime:
         """Return the time at which the run's journal was changed last."""
 

@@ -27,7 +27,7 @@ from imagepipe.engine.journal_store import StoredJournal
 from imagepipe.errors import CloudError, ImagepipeError, UsageError
 from imagepipe.state.bucket import Conflict, StateBucket
 from imagepipe.state.event_batches import EventBatches
-from imagepipe.state.lease import LEASE_SECONDS, Lease, is_held
+from imagepipe.state.lease import LEASE_SECONDS, Lease, check_free, is_held
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,9 @@ class BucketStore:
 
     def is_held(self, run: str) -> bool:
         return is_held(self._bucket, run)
+
+    def check_free(self, run: str) -> None:
+        check_free(self._bucket, run)
 
     def changed(self, run: str) -> datetime:
         return max(modified for _, modified in self._bucket.listed(f"runs/{run}/"))

@@ -104,12 +104,7 @@ class Lease:
         if stored is None:
             self.create()
             return
-        seen = LeaseContent.from_bytes(stored.content)
-        if (left := seen.seconds_left(stored)) > 0:
-            raise UsageError(
-                f"run {self._run} is in progress: {seen.owner} holds its lease",
-                hint=f"wait for it, or end that process; after its death the lease runs out within {left:.0f} s",
-            )
+        seen = _free(self._run, stored)
         self._content = replace(self._content, count=seen.count + 1)
         self._take(lambda: self._bucket.replace(self._key, self._content.to_bytes(), stored.etag))
 
@@ -215,6 +210,23 @@ class Lease:
 def lease_key(run: str) -> str:
     """Return the key of a run's lease."""
     return f"runs/{run}/lease.json"
+
+
+def check_free(bucket: StateBucket, run: str) -> None:
+    """Raise UsageError, with the owner and the seconds left, if the lease of a run has not run out."""
+    if stored := bucket.read(lease_key(run)):
+        _free(run, stored)
+
+
+def _free(run: str, stored: StoredObject) -> LeaseContent:
+    """Return a lease that has run out. Raises UsageError if it has not."""
+    seen = LeaseContent.from_bytes(stored.content)
+    if (left := seen.seconds_left(stored)) > 0:
+        raise UsageError(
+            f"run {run} is in progress: {seen.owner} holds its lease",
+            hint=f"wait for it, or end that process; after its death the lease runs out within {left:.0f} s",
+        )
+    return seen
 
 
 def is_held(bucket: StateBucket, run: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from imagepipe.cli.main import main
+from imagepipe.cli.resume import spec_files_of
 from imagepipe.cli.state_options import StateOptions, check_state_of_specs, location_of
 from imagepipe.clock import SystemClock
 from imagepipe.engine import events as ev
@@ -180,3 +181,13 @@ def test_the_policy_allows_shared_state_and_its_key_and_no_deletion(
     assert found["ReadAndWriteState"]["Action"] == ["s3:GetObject", "s3:PutObject"]
     assert (found["UseKeyOfState"]["Resource"], found["UseKeyOfState"].get("Condition")) == (resource, condition)
     assert "s3:GetObject" in _call("policy", "web.yaml", "--state", URL, "--explain").stdout
+
+
+def test_the_specs_of_a_run_are_found_under_the_working_folder(folder: Path) -> None:
+    (folder / "specs").mkdir()
+    (folder / "specs" / "web.yaml").write_text(SPEC)
+    stored = {"files": ["/home/first/project/specs/web.yaml"], "folder": "/home/first/project"}
+    assert spec_files_of(stored) == [folder / "specs" / "web.yaml"]
+    with pytest.raises(UsageError, match=r"the spec /home/first/project/db.yaml of the run was not found") as refused:
+        spec_files_of({**stored, "files": ["/home/first/project/db.yaml"]})
+    assert "a folder with the same specs" in str(refused.value.hint)

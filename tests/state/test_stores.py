@@ -63,8 +63,11 @@ def test_a_run_in_progress_cannot_be_opened_and_an_ended_one_can(journal: Journa
     assert read(store, RUN.id).is_alive
     with pytest.raises(UsageError, match="in progress"):
         Journal.reopen(store, RUN.id, CLOCK)
+    with pytest.raises(UsageError, match="in progress"):
+        store.check_free(RUN.id)
     journal.close()
     assert not read(store, RUN.id).is_alive
+    store.check_free(RUN.id)
     again = Journal.reopen(store, RUN.id, CLOCK)
     assert read(store, RUN.id).is_alive
     again.close()
