@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/shared_state.py
 
 As root, on the machine that `make setup .setup/system-test` prepared. Machines consist of an sshd, so nothing boots.
-The cloud answers at once, which is the worst case: a build on EC2 makes the same writes in minutes. A second table has
-a tenth of EC2's delays. The state is in the same cloud's S3, where a fault holds each PutObject back. Runs alternate,
-and ratios are taken pair by pair.
+The state is in the same cloud's S3, where a fault holds each PutObject back. A pair of builds runs at the same time, so
+that other work on the machine affects both. First the cloud is as slow as EC2, and all pairs run at once, because they
+wait nearly all of the time. Then, for comparison, it answers at once, and the pairs run one after the other.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -23,44 +25,50 @@ WRITE_SECONDS = 0.02
 MOST = 1.1
 BUCKET = "bench-state"
 LOCAL, SHARED = "local state", "shared state"
-SHARE_OF_DELAYS = 0.1
+PAIRS = 3
+Walls = Mapping[str, list[float]]
 
 
 def main() -> int:
-    runs = arguments("times builds with shared state against local state", 7).runs
-    ratios = []
+    runs = arguments("times builds with shared state against local state", 5).runs
     with cloud(driver="sshd") as end:
         _client(end).create_bucket(Bucket=BUCKET)
         end.admin("POST", "faults", {"effect": "delay", "action": "s3:PutObject", "seconds": WRITE_SECONDS})
-        for title, delays, count in (
-            ("a cloud that answers at once", {}, runs),
-            ("a tenth of EC2's delays", DELAYS[0], max(3, runs // 2)),
-        ):
-            if delays:
-                end.admin("POST", "delays", {kind: seconds * SHARE_OF_DELAYS for kind, seconds in delays.items()})
-            walls = _walls(end, count)
-            ratios.append(statistics.median(b / a for a, b in zip(walls[LOCAL], walls[SHARED], strict=True)))
-            table(_rows(title, walls, ratios[-1]))
-            print()
-    is_good = ratios[-1] <= MOST
-    print("within its target" if is_good else "NOT within its target")
-    return 0 if is_good else 1
+        _pair(end, "first")  # fills caches, and is not counted
+        end.admin("POST", "delays", DELAYS[0])
+        with ThreadPoolExecutor(PAIRS) as pool:
+            slow = _walls(list(pool.map(lambda number: _pair(end, f"slow-{number}"), range(PAIRS))))
+        end.admin("POST", "delays", dict.fromkeys(DELAYS[0], 0))
+        quick = _walls([_pair(end, f"quick-{number}") for number in range(runs)])
+    ratio = _ratio(slow)
+    table([*_rows("a cloud as slow as EC2", slow, f"{ratio:.2f} (at most {MOST})")])
+    print()
+    table([*_rows("a cloud that answers at once", quick, f"{_ratio(quick):.2f} (for comparison)")])
+    print("within its target" if ratio <= MOST else "NOT within its target")
+    return 0 if ratio <= MOST else 1
 
 
-def _walls(end: Endpoint, runs: int) -> dict[str, list[float]]:
-    """Alternate both kinds of build, after one that is not counted."""
-    walls: dict[str, list[float]] = {LOCAL: [], SHARED: []}
-    command = end.imagepipe(end.spec("state"))
-    for number in range(runs + 1):
-        for kind, env in _settings(number).items():
-            wall = end.run(command, env).wall
-            if number:
-                walls[kind].append(wall)
-    return walls
+def _pair(end: Endpoint, name: str) -> dict[str, float]:
+    """Run one build of each kind at the same time; return their wall seconds."""
+    settings = {LOCAL: {}, SHARED: {"IMAGEPIPE_STATE": f"s3://{BUCKET}/{name}"}}
+
+    def build(kind: str) -> float:
+        own = f"{name}-{kind.partition(' ')[0]}"
+        command = end.imagepipe(end.spec(own))
+        folder = end.folder / f"of-{own}"
+        folder.mkdir()
+        return replace(end, folder=folder).run(command, settings[kind]).wall
+
+    with ThreadPoolExecutor(len(settings)) as pool:
+        return dict(zip(settings, pool.map(build, settings), strict=True))
 
 
-def _settings(number: int) -> Mapping[str, Mapping[str, str]]:
-    return {LOCAL: {}, SHARED: {"IMAGEPIPE_STATE": f"s3://{BUCKET}/{number}"}}
+def _walls(pairs: Sequence[Mapping[str, float]]) -> Walls:
+    return {kind: [pair[kind] for pair in pairs] for kind in (LOCAL, SHARED)}
+
+
+def _ratio(walls: Walls) -> float:
+    return statistics.median(b / a for a, b in zip(walls[LOCAL], walls[SHARED], strict=True))
 
 
 def _client(end: Endpoint) -> Any:
@@ -73,12 +81,11 @@ def _client(end: Endpoint) -> Any:
     )
 
 
-def _rows(title: str, walls: Mapping[str, list[float]], ratio: float) -> list[Sequence[str]]:
+def _rows(title: str, walls: Walls, ratio: str) -> list[Sequence[str]]:
     rows: list[Sequence[str]] = [(title, "wall, median", "all", "shared / local")]
     for kind, each in walls.items():
-        shown = ", ".join(f"{seconds:.2f}" for seconds in each)
-        note = f"{ratio:.2f} (at most {MOST})" if kind == SHARED else ""
-        rows.append((kind, f"{statistics.median(each):.2f} s", f"{shown} s", note))
+        shown = ", ".join(f"{seconds:.1f}" for seconds in each)
+        rows.append((kind, f"{statistics.median(each):.1f} s", f"{shown} s", ratio if kind == SHARED else ""))
     return rows
 
 
