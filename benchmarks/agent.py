@@ -53,9 +53,10 @@ from imagepipe.communicator.dialogue import open_dialogue  # noqa: E402
 from imagepipe.communicator.ssh import Connection, Watch, connect  # noqa: E402
 from imagepipe.engine.cancel import Cancel  # noqa: E402
 from imagepipe.engine.events import Events  # noqa: E402
-from imagepipe.engine.journal import Journal, RunRecord  # noqa: E402
+from imagepipe.engine.journal import RunRecord  # noqa: E402
 from imagepipe.engine.stage import Context  # noqa: E402
 from imagepipe.masking import Masker  # noqa: E402
+from tests import run_folders  # noqa: E402
 from tests.communicator.sshd import sshd  # noqa: E402
 
 MIB = 1 << 20
@@ -181,7 +182,7 @@ class Bench:
         clock = SystemClock()
         self._cancel = Cancel(clock)
         self._watch = Watch(lambda _, text: print(text, file=sys.stderr), Deadline.after(3600, clock), self._cancel)
-        journal = Journal.create(folder / "run", RunRecord("r1", "2026-11-23T00:00:00Z", (), {}, {}), clock)
+        journal = run_folders.create(folder / "r1", RunRecord("r1", "2026-11-23T00:00:00Z", (), {}, {}), clock)
         events = Events("r1", clock, Masker(), [])
         self.context = Context("bundle", {}, journal, events, self._cancel, clock)
         self.recipients = Recipients(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from imagepipe.cloud.ec2 import Regions
@@ -13,7 +13,7 @@ from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import JournalState
 from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.launch.access import Key
-from imagepipe.values import Image, Instance, Reachable, Sealed, Stopped
+from imagepipe.values import Endpoint, Image, Instance, Reachable, Sealed, Stopped
 
 RESUMABLE_STATES = {
     Instance: ("pending", "running"),
@@ -123,11 +123,13 @@ def _what_is_wrong(value: Any, regions: Regions) -> str | None:
     """Return the reason why an output is no longer usable; None if it is."""
     match value:
         case Key(private_key=path):
-            return None if Path(path).exists() else f"the private key {path} is gone"
+            return _what_is_wrong_with_key(path)
         case Image(id=id, region=region):
             seen = regions[region].images.describe_many([id]).get(id)
             state = str(seen["State"]) if seen else "gone"
             return None if state == "available" else f"{id} in {region} is {state}"
+        case Reachable(endpoint=endpoint) if wrong := _what_is_wrong_with_login(endpoint):
+            return wrong
         case Instance() | Reachable() | Sealed() | Stopped():
             instance = value if isinstance(value, Instance) else value.instance
             state = _state(instance, regions)
@@ -137,6 +139,17 @@ def _what_is_wrong(value: Any, regions: Regions) -> str | None:
             return None if state in wanted else f"{instance.id} in {instance.region} is {state}"
         case _:
             return None
+
+
+def _what_is_wrong_with_login(endpoint: Endpoint) -> str | None:
+    """Return the reason why a machine, or the bastion before it, cannot be logged in to from here."""
+    own = _what_is_wrong_with_key(endpoint.private_key)
+    return own or (_what_is_wrong_with_login(endpoint.via) if endpoint.via else None)
+
+
+def _what_is_wrong_with_key(path: str) -> str | None:
+    """Return the reason why a private key cannot be used: it is gone, or on another machine or of another user."""
+    return None if os.access(path, os.R_OK) else f"the private key {path} is not here"
 
 
 def _state(instance: Instance, regions: Regions) -> str:

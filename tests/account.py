@@ -12,6 +12,7 @@ from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.session import Access, Session
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
+from imagepipe.engine.file_store import FileStore
 from imagepipe.engine.journal import Journal, RunRecord
 from imagepipe.engine.stage import Context
 from imagepipe.local.aws.faults.faults import Fault
@@ -34,7 +35,7 @@ class Account:
         self.regions = Regions(Session(access), self.clock)
         self.cancel = Cancel(self.clock)
         record = RunRecord("r1", "2026-11-23T00:00:00Z", ("web",), {}, {})
-        self.journal = Journal.create(self.folder / "r1", record, self.clock)
+        self.journal = Journal.create(FileStore(self.folder), record, self.clock)
         self.seen: list[AnyEvent] = []
         self.events = Events("r1", self.clock, Masker(), [self.seen.append])
         self.holdings = Undoers(self.regions, self.clock, shown_seconds=2)

@@ -44,6 +44,7 @@ ANYTHING = {
     "preflight",
     "resume",
     "cleanup",
+    "state",
     "policy",
     "cli",
 }
@@ -78,6 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "policy": FOUNDATION | {"spec", "iam"},
     "resume": FOUNDATION | LAYER_1 | STAGES,
     "cleanup": FOUNDATION | LAYER_1 | STAGES,
+    "state": FOUNDATION | {"engine", "cloud"},
     "cli": ANYTHING,
 }
 

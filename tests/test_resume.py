@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,29 @@ def test_a_key_that_is_gone_opens_nothing(dead: Dead) -> None:
     dead.came_to("source", "key")
     dead.key.unlink()
     assert list(dead.recover().finished) == ["source"]
+
+
+def test_a_machine_whose_key_is_on_another_computer_is_launched_again_with_a_new_key(dead: Dead) -> None:
+    dead.came_to("source", "key", "launch", "connect")
+    dead.key.unlink()
+    found = dead.recover()
+    assert list(found.finished) == ["source"]
+    assert found.dropped["launch"] == f"the private key {dead.key} is not here"
+
+
+def test_a_machine_whose_bastion_needs_a_key_of_another_computer_is_launched_again(dead: Dead) -> None:
+    dead.came_to("source", "key", "launch", "connect")
+    bastion = _endpoint(dead.account.folder / "of-another-home")
+    dead.outputs["connect"] = Reachable(dead.instance, replace(_endpoint(dead.key), via=bastion))
+    assert list(dead.recover().finished) == ["source", "key"]
+
+
+def test_a_machine_that_nobody_logs_in_to_any_more_needs_no_key(dead: Dead) -> None:
+    dead.came_to("source", "key", "launch", "connect", "work")
+    dead.key.unlink()
+    found = dead.recover()
+    assert found.dropped == {}
+    assert "work" in found.finished
 
 
 def test_a_spec_that_has_changed_is_refused_and_the_stage_named_that_changed_first(dead: Dead) -> None:

@@ -18,7 +18,7 @@ from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.inventory import TaggedResource, everything_of_ours
 from imagepipe.engine.journal import Claim, Journal, Lifetime, State
-from imagepipe.errors import CloudError
+from imagepipe.errors import ImagepipeError
 
 BEAT_SECONDS = 1200
 ANSWERS_FOR = timedelta(hours=1)
@@ -162,7 +162,7 @@ class Heartbeat:
             if claim.is_open() and claim.id and claim.kind != "bundle":
                 try:
                     self._regions[claim.region].images.tag(claim.id.split(","), {tags.EXPIRES: iso(until)})
-                except CloudError:
+                except ImagepipeError:
                     continue
 
 

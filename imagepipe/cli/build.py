@@ -35,9 +35,12 @@ from imagepipe.cli.options import (
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
+from imagepipe.cli.state import open_writable_state
+from imagepipe.cli.state_options import StateOptions, check_state_of_specs, state_option
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import UsageError
 from imagepipe.reuse import Examiner
 from imagepipe.spec.load import Build
@@ -60,6 +63,7 @@ class BuildOptions:
     variables: VariableOptions
     cloud: CloudOptions
     run_options: RunOptions
+    state: StateOptions
 
 
 @click.command(
@@ -73,6 +77,7 @@ Examples:
   imagepipe build 'web-server.yaml[release=bookworm]'
   imagepipe build web-server.yaml --junit tests.xml
   imagepipe build --plan web-server.plan
+  imagepipe build web-server.yaml --state s3://our-state/team
 """,
 )
 @click.argument("specs", nargs=-1, metavar="SPEC...")
@@ -80,6 +85,7 @@ Examples:
 @variable_options
 @run_options
 @selection_options
+@state_option
 @click.option(
     "--plan",
     "plan_file",
@@ -113,19 +119,21 @@ def _build_images(options: BuildOptions) -> int:
     run_id = secrets.token_hex(4)
     work = _planned_work(options, run_id, clock) if options.plan_file else _named_work(options, run_id, clock)
     loaded, region = work.loaded, work.region
+    check_state_of_specs(options.state, loaded)
     check_files_of_bundles(loaded, region, is_local=work.target.local is not None)
     if region:
         check_region(region, loaded)
     cancel = Cancel(clock)
     with ExitStack() as stack:
         signals = stack.enter_context(stopped_by_signals(cancel))
+        store = stack.enter_context(open_writable_state(options.state, work.target, clock))
         regions = stack.enter_context(open_cloud(work.target, region=region, clock=clock))
         signals.has_begun = True
         cancel.check()
-        settled = work.settle(regions)
+        settled = work.settle(regions, store)
         cancel.check()
         target = work.target.with_account(regions)
-        run = Run(run_id, clock, cancel, target, loaded, options.run_options, settled)
+        run = Run(run_id, store, clock, cancel, target, loaded, options.run_options, settled)
         outcome, baked = run.execute(regions, region, record_for_resume(work.values, loaded, region, settled.existing))
         return print_end(run, outcome, baked)
 
@@ -138,7 +146,7 @@ class _Work:
     values: Given
     region: str | None
     target: CloudTarget
-    settle: Callable[[Regions], Settled]
+    settle: Callable[[Regions, JournalStore], Settled]
 
 
 def _named_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
@@ -149,7 +157,7 @@ def _named_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
     named = NamedSpecs.of(options.specs)
     loaded = load_buildable(named, values, current_build(run_id, named.files, clock), options.selection)
 
-    def settle(regions: Regions) -> Settled:
+    def settle(regions: Regions, store: JournalStore) -> Settled:
         examiner = Examiner(regions, region_of(region, regions), clock.now())
         return Settled(examiner.unchanged(bases_first(loaded), force=options.selection.force))
 
@@ -178,9 +186,9 @@ def _planned_work(options: BuildOptions, run_id: str, clock: Clock) -> _Work:
         spec.is_named = str(spec.key) in request.named
     target = CloudTarget.from_record(request.cloud)
 
-    def settle(regions: Regions) -> Settled:
+    def settle(regions: Regions, store: JournalStore) -> Settled:
         target.check_account(regions)
-        now = Planner(regions, request.region).decisions(bases_first(loaded), force=request.force)
+        now = Planner(regions, request.region, store).decisions(bases_first(loaded), force=request.force)
         differences = _differences(planned, now)
         if differences:
             raise UsageError(
@@ -207,6 +215,7 @@ def record_for_resume(
     """Return the values that `resume` needs to build the same graph. Sensitive variables are not recorded."""
     return {
         "files": list(dict.fromkeys(str(spec.file.resolve()) for spec in loaded)),
+        "folder": str(Path.cwd()),
         "specs": [str(spec.key) for spec in loaded],
         "existing": {key: found.record() for key, found in existing.items()},
         "variables": stored_variables(values, loaded),

@@ -21,6 +21,8 @@ from imagepipe.cli.options import (
 from imagepipe.cli.output_format import format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.plan import Planner
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.errors import UsageError
 from imagepipe.planning.ci_jobs import Job, github, gitlab, job_of, levels
@@ -42,6 +44,7 @@ class CiMatrixOptions:
     include: str | None
     variables: VariableOptions
     cloud: CloudOptions
+    state: StateOptions
     output: str
 
 
@@ -70,6 +73,7 @@ Examples:
     help="With --format gitlab: the file of the repository that defines the job .imagepipe.",
 )
 @cloud_options
+@state_option
 @variable_options
 @format_option("github", "gitlab", description="Print the jobs in this format.")
 @pass_options(CiMatrixOptions)
@@ -110,10 +114,10 @@ def _jobs(options: CiMatrixOptions, loaded: Sequence[LoadedSpec]) -> dict[str, J
         return {job.key: job for job in found if job is not None}
     for spec in loaded:
         spec.is_named = False  # a spec that is named is baked even if nothing has changed
-    target = cloud_target(options.cloud)
-    with open_cloud(target, region=options.cloud.region, clock=SystemClock()) as regions:
-        decisions = Planner(regions, options.cloud.region).decisions(loaded, force=False)
-        home = region_of(options.cloud.region, regions)
+    target, clock, region = cloud_target(options.cloud), SystemClock(), options.cloud.region
+    with open_state(options.state, target, clock) as store, open_cloud(target, region=region, clock=clock) as regions:
+        decisions = Planner(regions, region, store).decisions(loaded, force=False)
+        home = region_of(region, regions)
         found = [
             job_of(spec, decision, spec.checked().publish.everywhere(home(spec.checked())))
             for spec, decision in zip(loaded, decisions, strict=True)

@@ -6,26 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Literal, assert_never
 
 import click
 
 from imagepipe.cleanup.sweep import YOUNGEST, SweepFilter, bundles_left_over, left_over, sweep
 from imagepipe.cleanup.undoers import Undoers
-from imagepipe.cli.cloud import CloudTarget, cloud_target, open_cloud
+from imagepipe.cli.cloud import cloud_target, open_cloud, recorded_target
 from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_options import DurationType
-from imagepipe.cli.run_store import folder_of, past_runs
+from imagepipe.cli.run_store import past_runs, run_of
+from imagepipe.cli.state import open_writable_state
+from imagepipe.cli.state_options import StateOptions, is_shared, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.inventory import TaggedResource
 from imagepipe.cloud.session import FIRST_REGION
-from imagepipe.engine.events import FILE_NAME as EVENTS_FILE
-from imagepipe.engine.events import AnyEvent, EventFile, Events, Released
+from imagepipe.engine.events import AnyEvent, Events, Released
 from imagepipe.engine.journal import Claim, Journal, read
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.engine.undo import undo
 from imagepipe.errors import CloudError, ImagepipeError, UndoFailed, UsageError
 from imagepipe.masking import Masker
@@ -43,6 +44,7 @@ class CleanOptions:
     in_regions: tuple[str, ...]
     buckets: tuple[str, ...]
     cloud: CloudOptions
+    state: StateOptions
     dry_run: bool
     output: Format
 
@@ -58,7 +60,7 @@ Examples:
 """
 )
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--all", "is_all", is_flag=True, help="Clean up all dead and failed runs of this machine.")
+@click.option("--all", "is_all", is_flag=True, help="Clean up all dead and failed runs of this machine, or of --state.")
 @click.option(
     "--older-than",
     type=DurationType(),
@@ -80,8 +82,11 @@ Examples:
     help="With --older-than: also delete the bundles in this bucket that no image uses; repeatable.",
 )
 @click.option("--local", "is_local", is_flag=True, help="Use the local cloud; with --all, clean up only runs on it.")
-@click.option("--profile", metavar="NAME", help="With --older-than: use this AWS profile.")
-@click.option("--endpoint-url", metavar="URL", help="With --older-than: use this EC2 endpoint instead of AWS.")
+@click.option("--profile", metavar="NAME", help="With --older-than, and for --state: use this AWS profile.")
+@click.option(
+    "--endpoint-url", metavar="URL", help="With --older-than, and for --state: use this endpoint instead of AWS."
+)
+@state_option
 @click.option("--dry-run", is_flag=True, help="Print what would be deleted, and change nothing.")
 @log_format_option
 @pass_options(CleanOptions)
@@ -93,10 +98,11 @@ def clean(options: CleanOptions) -> int:
     """
     _check(options)
     report = CleanReport(options.output, is_dry_run=options.dry_run)
-    if options.older_than is not None:
-        has_failed = _sweep(options, options.older_than, report)
-    else:
-        has_failed = _clean_runs(options, report)
+    with open_writable_state(options.state, options.cloud, SystemClock()) as store:
+        if options.older_than is not None:
+            has_failed = _sweep(options, options.older_than, report, store)
+        else:
+            has_failed = _clean_runs(options, report, store)
     report.end(has_failed=has_failed)
     return UndoFailed.exit_code if has_failed else 0
 
@@ -159,38 +165,39 @@ def _check(options: CleanOptions) -> None:
         if options.older_than < YOUNGEST:
             raise UsageError("--older-than must be at least 1h, as a younger run may not have set its expiry tag yet")
         return
-    if options.in_regions or options.buckets or options.cloud.profile or options.cloud.endpoint_url:
+    is_access = bool(options.cloud.profile or options.cloud.endpoint_url)
+    if options.in_regions or options.buckets or (is_access and not is_shared(options.state)):
         given = "--region, --bucket, --profile and --endpoint-url"
         raise UsageError(f"{given} need --older-than: a journal records its own cloud")
     if bool(options.runs) == options.is_all:
         raise UsageError("name a run, or pass --all or --older-than", hint="imagepipe runs lists them")
 
 
-def _clean_runs(options: CleanOptions, report: CleanReport) -> bool:
+def _clean_runs(options: CleanOptions, report: CleanReport, store: JournalStore) -> bool:
     """Delete the resources in the journals of runs; return whether something is left."""
     is_local = options.cloud.is_local
-    folders = (
-        _runs_with_resources(report, is_local=is_local)
+    runs = (
+        _runs_with_resources(store, report, is_local=is_local)
         if options.is_all
-        else _named_runs(options.runs, is_local=is_local)
+        else _named_runs(store, options.runs, is_local=is_local)
     )
     has_failed = False
-    for folder in folders:
+    for run in runs:
         try:
-            has_failed |= _clean_one(folder, report, dry_run=options.dry_run)
+            has_failed |= _clean_one(store, run, report, options)
         except ImagepipeError as error:
             if not options.is_all:
                 raise
             # Continue, because the other runs may be in a different cloud that does answer.
-            report.skipped(folder.name, error, error.hint, is_error=True)
+            report.skipped(run, error, error.hint, is_error=True)
             has_failed = True
     return has_failed
 
 
-def _sweep(options: CleanOptions, older_than: timedelta, report: CleanReport) -> bool:
+def _sweep(options: CleanOptions, older_than: timedelta, report: CleanReport, store: JournalStore) -> bool:
     """Delete the resources of dead runs of any machine, found by tags; return whether something is left."""
     clock = SystemClock()
-    alive = {past.run.id for _, past in past_runs() if not isinstance(past, ImagepipeError) and past.is_alive}
+    alive = {past.run.id for _, past in past_runs(store) if not isinstance(past, ImagepipeError) and past.is_alive}
     first = options.in_regions[0] if options.in_regions else None
     has_failed = False
     with open_cloud(cloud_target(options.cloud), region=first, clock=clock) as regions:
@@ -224,48 +231,49 @@ def _buckets(regions: Regions, home: str, names: Sequence[str]) -> dict[str, str
     return {name: region for name, region in found.items() if region is not None}
 
 
-def _runs_with_resources(report: CleanReport, *, is_local: bool) -> list[Path]:
-    """Return the folders of runs that hold something and are not in progress."""
+def _runs_with_resources(store: JournalStore, report: CleanReport, *, is_local: bool) -> list[str]:
+    """Return the runs that hold something and are not in progress."""
     found = []
-    for folder, past in past_runs():
+    for run, past in past_runs(store):
         if isinstance(past, ImagepipeError):
-            report.skipped(folder.name, past, is_error=True)
+            report.skipped(run, past, is_error=True)
         elif past.is_alive:
-            report.skipped(folder.name, "it is in progress", is_error=False)
+            report.skipped(run, "it is in progress", is_error=False)
         elif past.open_claims() and (not is_local or "local" in past.run.cloud):
-            found.append(folder)
+            found.append(run)
     return found
 
 
-def _named_runs(words: Sequence[str], *, is_local: bool) -> list[Path]:
-    folders = [folder_of(word) for word in words]
-    for folder in folders:
-        past = read(folder)
+def _named_runs(store: JournalStore, words: Sequence[str], *, is_local: bool) -> list[str]:
+    runs = [run_of(store, word) for word in words]
+    for run in runs:
+        past = read(store, run)
         if is_local and "local" not in past.run.cloud:
             raise UsageError(f"run {past.run.id} is not on the local cloud", hint="leave out --local")
-    return folders
+    return runs
 
 
-def _clean_one(folder: Path, report: CleanReport, *, dry_run: bool) -> bool:
+def _clean_one(store: JournalStore, run: str, report: CleanReport, options: CleanOptions) -> bool:
     """Delete the resources of one run; return whether something is left."""
-    past = read(folder)
+    past = read(store, run)
     if past.is_alive:
-        raise UsageError(f"run {past.run.id} is in progress", hint="stop it first: Ctrl-C cleans everything up")
+        store.check_free(run)
     claims = past.open_claims()
-    if dry_run:
+    if options.dry_run:
         for claim in reversed(claims):
             report.resource(claim, past.run.id, "would be deleted")
         return False
     if not claims:
         return False
     clock = SystemClock()
-    journal = Journal.reopen(folder, clock)
-    target = CloudTarget.from_record(past.run.cloud)
+    journal = Journal.reopen(store, run, clock)
+    target = recorded_target(past.run.cloud, options.cloud)
     try:
-        with open_cloud(target, region=None, clock=clock) as regions, EventFile(folder / EVENTS_FILE) as file:
+        with open_cloud(target, region=None, clock=clock) as regions, journal.event_sink() as sink:
             target.check_account(regions)
+            regions.session.check_before_changes(journal.check_held)
             seen: list[AnyEvent] = []
-            events = Events(past.run.id, clock, Masker(), [file, seen.append])
+            events = Events(past.run.id, clock, Masker(), [sink, seen.append])
             held = undo(journal, Undoers(regions, clock).undoers(), events)
     finally:
         journal.close()

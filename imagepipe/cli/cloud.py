@@ -15,7 +15,7 @@ from imagepipe.cli.options import CloudOptions
 from imagepipe.clock import Clock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.rate_limit import Pace
-from imagepipe.cloud.session import Access, Session
+from imagepipe.cloud.session import Access, Session, has_profile
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.spec.models import Spec
 
@@ -124,6 +124,24 @@ def cloud_target(options: CloudOptions) -> CloudTarget:
     if options.is_local:
         return CloudTarget(local_store(), role=role)
     return CloudTarget(None, options.profile, options.endpoint_url or endpoint_of_environment(), role)
+
+
+def recorded_target(record: Mapping[str, str], given: CloudOptions) -> CloudTarget:
+    """Return the cloud of an earlier run, reached with the profile and endpoint of this command line, if it has any.
+
+    On another machine the profile of the run may not exist. Then the credentials of the environment are used, and the
+    account is checked in any case.
+    """
+    target = CloudTarget.from_record(record)
+    if target.local is not None:
+        return target
+    target = replace(
+        target, profile=given.profile or target.profile, endpoint_url=given.endpoint_url or target.endpoint_url
+    )
+    if target.profile and not given.profile and not has_profile(target.profile):
+        click.echo(f"note: there is no AWS profile {target.profile} here; using the default credentials", err=True)
+        return replace(target, profile=None)
+    return target
 
 
 def local_store() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
@@ -13,10 +12,10 @@ from imagepipe.cli import streams
 from imagepipe.cli.login import KNOWN_HOSTS, ssh_command, write_known_hosts
 from imagepipe.cli.output_format import print_json
 from imagepipe.cli.run import Run
-from imagepipe.cli.run_store import CLOSING
 from imagepipe.cloud.errors import EXPIRED
 from imagepipe.engine.executor import Outcome
 from imagepipe.engine.journal import read
+from imagepipe.engine.journal_store import CLOSING
 from imagepipe.errors import CloudError, ImagepipeError, StageError, UndoFailed
 from imagepipe.masking import Masker
 from imagepipe.values import Image, Reachable
@@ -26,7 +25,7 @@ from imagepipe.wiring.existing import Existing
 
 def print_end(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
     """Print the end of a run, and keep it for `show`; return the exit code."""
-    closing = Closing(run.folder / CLOSING, run.masker)
+    closing = Closing(run.masker)
     if outcome.ok:
         _print(run, outcome, baked, closing)
         code = 0
@@ -43,34 +42,35 @@ def print_end(run: Run, outcome: Outcome, baked: Sequence[Baked]) -> int:
     if run.junit and run.junit.problem:
         closing.print(f"error: writing {run.options.junit}: {run.junit.problem.strerror}")
         code = code or ImagepipeError.exit_code
-    closing.keep()
+    with suppress(ImagepipeError):  # a full disk loses them, but is not an error
+        if not run.is_lost:
+            run.store.put(run.id, CLOSING, closing.content())
     if streams.result_is_lost():
         click.echo(f"the result could not be written to standard output; run: imagepipe show {run.id}", err=True)
     return code
 
 
 class Closing:
-    """Prints the last lines of a run on standard error, and keeps them in its folder for `show`."""
+    """Prints the last lines of a run on standard error, and collects them for `show`."""
 
-    def __init__(self, path: Path, masker: Masker) -> None:
-        self._path, self._masker = path, masker
+    def __init__(self, masker: Masker) -> None:
+        self._masker = masker
         self._lines: list[str] = []
 
     def print(self, line: str) -> None:
-        """Print a line on standard error, and keep it."""
+        """Print a line on standard error, and note it."""
         click.echo(self.note(line), err=True)
 
     def note(self, line: str) -> str:
-        """Keep a line; return it with secrets masked."""
+        """Note a line; return it with secrets masked."""
         masked = self._masker.mask(line)
         self._lines.append(masked)
         return masked
 
-    def keep(self) -> None:
-        """Write the lines to the file. A full disk loses them, but is not an error."""
-        with suppress(OSError):
-            text = "".join(f"{line}\n" for line in self._lines)
-            self._path.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names may be any bytes
+    def content(self) -> bytes:
+        """Return the lines as a document of the run."""
+        text = "".join(f"{line}\n" for line in self._lines)
+        return text.encode("utf-8", "backslashreplace")  # file names may be any bytes
 
 
 def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
@@ -200,7 +200,9 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
             continue
         for image in _images(outcome, build) or outcome.outputs.get(build.kept.stage, ()):
             closing.print(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
-    if outcome.held:
+    if run.is_lost:
+        closing.print(f"nothing was cleaned up: run {run.id} belongs to another process now")
+    elif outcome.held:
         _print_held(outcome, run.id, closing)
     if outcome.cancelled:
         at_work = f"; interrupted: {', '.join(outcome.interrupted)}" if outcome.interrupted else ""
@@ -232,7 +234,7 @@ def _print_held(outcome: Outcome, run_id: str, closing: Closing) -> None:
 
 
 def _print_logins(outcome: Outcome, run: Run, closing: Closing) -> None:
-    held = {claim.id for claim in read(run.folder).open_claims()}
+    held = {claim.id for claim in read(run.store, run.id).open_claims()}
     machines = {o.endpoint: o for o in outcome.outputs.values() if isinstance(o, Reachable) and o.instance.id in held}
     with suppress(OSError):  # without the file, ssh asks for the host key
         write_known_hosts(run.folder, machines)

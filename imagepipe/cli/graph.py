@@ -11,12 +11,20 @@ import click
 
 from imagepipe.assembly import Plan, assemble_unrun
 from imagepipe.cli.loading import load_buildable
-from imagepipe.cli.options import NamedSpecs, VariableOptions, read_variables, region_option, variable_options
+from imagepipe.cli.options import (
+    NamedSpecs,
+    VariableOptions,
+    read_variables,
+    region_option,
+    state_folder,
+    variable_options,
+)
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.past_times import SpecTimes, last_bakes
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
+from imagepipe.engine.file_store import FileStore
 from imagepipe.report.drawing import Drawing, Format, Node
 from imagepipe.spec.load import SAMPLE_BUILD
 from imagepipe.spec.loaded import LoadedSpec
@@ -69,7 +77,7 @@ def graph(options: GraphOptions) -> None:
     of stages, or of specs, that decided how long it took. Contacts no cloud.
     """
     loaded = load_buildable(NamedSpecs.of(options.specs), read_variables(options.variables), SAMPLE_BUILD)
-    times = last_bakes([str(each.key) for each in loaded])
+    times = last_bakes(FileStore(state_folder()), [str(each.key) for each in loaded])
     several = len(loaded) > 1
     if several and not options.stages:
         drawing = _of_specs(loaded, times)

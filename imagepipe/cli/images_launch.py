@@ -15,10 +15,12 @@ import click
 from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli.cloud import cloud_target, home_region, open_cloud
 from imagepipe.cli.login import ssh_command, write_known_hosts
-from imagepipe.cli.options import CloudOptions, is_image_id, role_option, state_folder, target_options
+from imagepipe.cli.options import CloudOptions, is_image_id, role_option, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import stopped_by_signals
+from imagepipe.cli.state import open_writable_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import Clock, SystemClock, iso
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.tags import RunTags
@@ -26,8 +28,9 @@ from imagepipe.communicator.ssh import Connections
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.encoding import encode
-from imagepipe.engine.events import EventFile, Events
+from imagepipe.engine.events import Events
 from imagepipe.engine.journal import Journal, RunRecord, read
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.engine.undo import undo
 from imagepipe.errors import ImagepipeError, UndoFailed, UsageError
@@ -58,6 +61,7 @@ class LaunchOptions:
     waits: bool
     region: str | None
     cloud: CloudOptions
+    state: StateOptions
     output: Format
 
 
@@ -82,6 +86,7 @@ Examples:
 @click.option("--region", metavar="REGION", help="Region of the image.  [default: the AWS CLI's]")
 @role_option()
 @target_options
+@state_option
 @log_format_option
 @pass_options(LaunchOptions)
 def launch(options: LaunchOptions) -> int:
@@ -97,17 +102,18 @@ def launch(options: LaunchOptions) -> int:
     with ExitStack() as stack:
         signals = stack.enter_context(stopped_by_signals(cancel))
         target = cloud_target(options.cloud)
+        store = stack.enter_context(open_writable_state(options.state, target, clock))
         regions = stack.enter_context(open_cloud(target, region=options.region, clock=clock))
         home = home_region(options.region, regions)
         image = _find(regions[home], options.image)
-        user = options.user or _user_of(image)
+        user = options.user or _user_of(image, store)
         signals.has_begun = True
         record = RunRecord(
             run_id, iso(clock.now()), (image.spec or image.name,), {}, target.with_account(regions).record()
         )
-        launched = _Launched(record, regions, clock, cancel)
+        launched = _Launched(record, store, regions, clock, cancel)
         machine = launched.run(_stages(regions[home], image, user, options, run_id, launched.connections))
-    known_hosts = write_known_hosts(state_folder() / run_id, [machine.endpoint])
+    known_hosts = write_known_hosts(store.folder(run_id), [machine.endpoint])
     login = shlex.join(ssh_command(machine.endpoint, known_hosts))
     if options.output == "json":
         print_json(
@@ -145,10 +151,10 @@ def _find(ec2: Ec2, word: str) -> BakedImage:
     return found[0]
 
 
-def _user_of(image: BakedImage) -> str:
+def _user_of(image: BakedImage, store: JournalStore) -> str:
     """Return the user that the run of the image logged in as. Raises UsageError if that is not known here."""
     with suppress(ImagepipeError, OSError):
-        for done in read(state_folder() / image.run).outputs.values() if image.run else ():
+        for done in read(store, image.run).outputs.values() if image.run else ():
             if isinstance(done.value, dict) and isinstance(done.value.get("endpoint"), dict):
                 return str(done.value["endpoint"]["user"])
     raise UsageError(
@@ -191,19 +197,20 @@ def _stages(
 class _Launched:
     """The run of a launch: its stages one after the other, with a journal, and everything deleted after a failure."""
 
-    def __init__(self, record: RunRecord, regions: Regions, clock: Clock, cancel: Cancel) -> None:
-        self._record, self._regions, self._clock, self._cancel = record, regions, clock, cancel
+    def __init__(self, record: RunRecord, store: JournalStore, regions: Regions, clock: Clock, cancel: Cancel) -> None:
+        self._record, self._store, self._regions, self._clock, self._cancel = record, store, regions, clock, cancel
         self.connections = Connections()
 
     def run(self, stages: Mapping[str, Stage[Any]]) -> Reachable:
         """Run the stages; return the machine. Raises the error of a stage after everything is deleted."""
-        folder = state_folder() / self._record.id
-        journal = Journal.create(folder, self._record, self._clock)
+        journal = Journal.create(self._store, self._record, self._clock)
+        journal.on_lost(self._cancel.set)
+        self._regions.session.check_before_changes(journal.check_held)
         with ExitStack() as stack:
             stack.callback(journal.close)
             stack.callback(self.connections.close)
-            file = stack.enter_context(EventFile(folder / ev.FILE_NAME))
-            events = Events(self._record.id, self._clock, Masker(), [file, ConsoleReport(sys.stderr)])
+            sink = stack.enter_context(journal.event_sink())
+            events = Events(self._record.id, self._clock, Masker(), [sink, ConsoleReport(sys.stderr)])
             outputs: dict[str, Any] = {}
             try:
                 for name, stage in stages.items():

@@ -13,7 +13,9 @@ from imagepipe.cli.cloud import cloud_target, open_cloud
 from imagepipe.cli.options import CloudOptions, role_option, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.past_inputs import stored_source
+from imagepipe.cli.past_inputs import PastInputs
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock, iso
 from imagepipe.cloud.session import FIRST_REGION
 from imagepipe.errors import CloudError, UsageError
@@ -31,6 +33,7 @@ class ListOptions:
     in_regions: tuple[str, ...]
     only_unused: bool
     cloud: CloudOptions
+    state: StateOptions
     output: Format
 
 
@@ -104,6 +107,7 @@ Examples:
 @click.option("--unused", "only_unused", is_flag=True, help="List only images that nothing in this account uses.")
 @role_option()
 @target_options
+@state_option
 @log_format_option
 @pass_options(ListOptions)
 def list_images(options: ListOptions) -> int:
@@ -116,9 +120,10 @@ def list_images(options: ListOptions) -> int:
     keys = [_key(word) for word in options.specs]
     clock = SystemClock()
     first = options.in_regions[0] if options.in_regions else None
-    with open_cloud(cloud_target(options.cloud), region=first, clock=clock) as regions:
+    target = cloud_target(options.cloud)
+    with open_state(options.state, target, clock) as store, open_cloud(target, region=first, clock=clock) as regions:
         searched = options.in_regions or regions.enabled(regions.session.region or FIRST_REGION)
-        seen = survey(regions, searched, stored_source)
+        seen = survey(regions, searched, PastInputs(store).source)
         bakes = [bake for bake in seen.bakes() if not keys or any(_matches(key, bake) for key in keys)]
         uses = uses_of(regions, (image for bake in bakes for image in bake.images))
     print_errors({**seen.failed, **uses.failed})

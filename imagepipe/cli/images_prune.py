@@ -25,8 +25,10 @@ from imagepipe.cli.options import (
 )
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.past_inputs import stored_source
+from imagepipe.cli.past_inputs import PastInputs
 from imagepipe.cli.run import stopped_by_signals
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import FIRST_REGION
@@ -54,6 +56,7 @@ class PruneOptions:
     prices: Path | None
     is_confirmed: bool
     cloud: CloudOptions
+    state: StateOptions
     output: Format
 
 
@@ -85,6 +88,7 @@ Examples:
 @click.option("--yes", "is_confirmed", is_flag=True, help="Do it. Without this option, nothing is changed.")
 @role_option()
 @target_options
+@state_option
 @log_format_option
 @pass_options(PruneOptions)
 def prune(options: PruneOptions) -> int:
@@ -109,6 +113,7 @@ def prune(options: PruneOptions) -> int:
     first = options.in_regions[0] if options.in_regions else None
     with (
         stopped_by_signals(cancel, stopping="stopping after the calls that are under way", rest=_REST) as signals,
+        open_state(options.state, target, clock) as store,
         open_cloud(target, region=first, clock=clock) as regions,
     ):
         signals.has_begun = options.is_confirmed
@@ -119,7 +124,7 @@ def prune(options: PruneOptions) -> int:
         retirer = Retirer(regions, cancel, clock, record)
         finished = retirer.finish_earlier() if options.is_confirmed else []
         now = clock.now()
-        seen = survey(regions, searched, stored_source)
+        seen = survey(regions, searched, PastInputs(store).source)
         decisions = decide(regions, seen, book, now)
         cancel.check()
         report = PruneReport(decisions, seen.failed, prices, now, is_dry_run=not options.is_confirmed)

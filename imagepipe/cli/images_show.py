@@ -11,16 +11,19 @@ import click
 
 from imagepipe.cli.cloud import cloud_target, open_cloud
 from imagepipe.cli.images_list import ListedBake, age, listed_bake, print_errors
-from imagepipe.cli.options import CloudOptions, role_option, state_folder, target_options
+from imagepipe.cli.options import CloudOptions, role_option, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.past_inputs import stored_source
+from imagepipe.cli.past_inputs import PastInputs
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import FIRST_REGION
 from imagepipe.engine import events as ev
 from imagepipe.engine.journal import read
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import CloudError, ImagepipeError, UsageError
 from imagepipe.retention.bakes import Bake, BakedImage
 from imagepipe.retention.survey import Survey, sources_of, survey
@@ -37,6 +40,7 @@ class ShowOptions:
     image: str
     in_regions: tuple[str, ...]
     cloud: CloudOptions
+    state: StateOptions
     output: Format
 
 
@@ -68,6 +72,7 @@ Examples:
 )
 @role_option()
 @target_options
+@state_option
 @log_format_option
 @pass_options(ShowOptions)
 def show(options: ShowOptions) -> int:
@@ -78,24 +83,25 @@ def show(options: ShowOptions) -> int:
     """
     clock = SystemClock()
     first = options.in_regions[0] if options.in_regions else None
-    with open_cloud(cloud_target(options.cloud), region=first, clock=clock) as regions:
+    target = cloud_target(options.cloud)
+    with open_state(options.state, target, clock) as store, open_cloud(target, region=first, clock=clock) as regions:
         searched = options.in_regions or regions.enabled(regions.session.region or FIRST_REGION)
-        seen = survey(regions, searched, stored_source)
+        seen = survey(regions, searched, PastInputs(store).source)
         image = _find(options.image, seen)
         bake = next(
             (each for each in seen.bakes() if image in each.images),
             Bake(image.spec, image.variant, image.run, (image,)),
         )
         uses = uses_of(regions, bake.images)
-        lineage = Lineage(tuple(_before(image, seen, regions)), tuple(_after(bake, seen)))
-    print_errors({**seen.failed, **uses.failed})
-    listed = listed_bake(bake, seen, uses, clock.now())
-    if options.output == "json":
-        print_json(_to_json(image, listed, lineage))
-    else:
-        for line in _text(image, listed, lineage):
-            click.echo(line)
-        click.echo(f"age: {age(clock.now() - bake.created)}")
+        lineage = Lineage(tuple(_before(image, seen, regions, store)), tuple(_after(bake, seen)))
+        print_errors({**seen.failed, **uses.failed})
+        listed = listed_bake(bake, seen, uses, clock.now())
+        if options.output == "json":
+            print_json(_to_json(image, listed, lineage, store))
+        else:
+            for line in _text(image, listed, lineage, store):
+                click.echo(line)
+            click.echo(f"age: {age(clock.now() - bake.created)}")
     return CloudError.exit_code if seen.failed or uses.failed else 0
 
 
@@ -114,12 +120,13 @@ def _find(word: str, seen: Survey) -> BakedImage:
     return found[0]
 
 
-def _before(image: BakedImage, seen: Survey, regions: Regions) -> Iterator[dict[str, Any]]:
+def _before(image: BakedImage, seen: Survey, regions: Regions, store: JournalStore) -> Iterator[dict[str, Any]]:
     """Yield the source images, nearest first: by our tags as far as they go, and then by EC2's ancestry."""
     by_id = {each.id: each for each in seen.images}
     named: set[str] = {image.id}
+    source_of = PastInputs(store).source
     here: BakedImage | None = image
-    while here is not None and (source := sources_of(here, stored_source)) and source not in named:
+    while here is not None and (source := sources_of(here, source_of)) and source not in named:
         named.add(source)
         found = by_id.get(source)
         yield _relative(found) if found else {"image_id": source, "region": None, "name": None, "spec": None}
@@ -158,16 +165,17 @@ def _relative(image: BakedImage) -> dict[str, Any]:
     return {"image_id": image.id, "region": image.region, "name": image.name, "spec": image.spec or None}
 
 
-def _tests(image: BakedImage) -> list[str] | None:
-    """Return the titles of the tests that an image passed; None if its run is not on this computer."""
-    folder = state_folder() / image.run
-    if not image.run or not (folder / ev.FILE_NAME).is_file():
+def _tests(image: BakedImage, store: JournalStore) -> list[str] | None:
+    """Return the titles of the tests that an image passed; None if its run is not known."""
+    if not image.run:
         return None
     key = f"{image.spec}[{image.variant}]" if image.variant else image.spec
     titles: dict[str, str] = {}
     passed: list[str] = []
+    is_known = False
     try:
-        for event in ev.read_events(folder / ev.FILE_NAME):
+        for event in store.events(image.run):
+            is_known = True
             prefix, _, name = getattr(event, "stage", "").rpartition("/")
             if prefix not in ("", key) or not name.startswith("test-") or name in _NO_TESTS:
                 continue
@@ -177,43 +185,43 @@ def _tests(image: BakedImage) -> list[str] | None:
                 passed.append(titles.get(event.stage, name))
     except ImagepipeError:
         return None
-    return passed
+    return passed if is_known else None
 
 
-def _commit(image: BakedImage) -> str | None:
+def _commit(image: BakedImage, store: JournalStore) -> str | None:
     """Return the git commit of the spec: from the tag, or from the journal of the run."""
     if known := image.tags.get(tags.COMMIT):
         return known
     with suppress(ImagepipeError, OSError):
-        return str(read(state_folder() / image.run).run.build.get("git_sha") or "") or None
+        return str(read(store, image.run).run.build.get("git_sha") or "") or None
     return None
 
 
-def _to_json(image: BakedImage, listed: ListedBake, lineage: Lineage) -> dict[str, Any]:
+def _to_json(image: BakedImage, listed: ListedBake, lineage: Lineage, store: JournalStore) -> dict[str, Any]:
     return {
         **listed.to_json(),
         "image_id": image.id,
         "region": image.region,
         "fingerprint": image.tags.get(tags.FINGERPRINT),
-        "commit": _commit(image),
-        "source_image": sources_of(image, stored_source) or None,
-        "tests": _tests(image),
+        "commit": _commit(image, store),
+        "source_image": sources_of(image, PastInputs(store).source) or None,
+        "tests": _tests(image, store),
         "built_on": list(lineage.before),
         "layers": list(lineage.after),
         "deregistration_protection": image.is_protected,
     }
 
 
-def _text(image: BakedImage, listed: ListedBake, lineage: Lineage) -> Iterator[str]:
+def _text(image: BakedImage, listed: ListedBake, lineage: Lineage, store: JournalStore) -> Iterator[str]:
     bake = listed.bake
     yield f"{image.id} '{image.name}' in {image.region}"
     yield f"spec: {bake.key or 'none: it has no tag of a spec'}"
     yield f"kind: {listed.kind}"
     yield f"created: {image.created:%Y-%m-%d %H:%M} UTC"
     yield f"run: {bake.run or 'unknown'}"
-    yield f"commit: {_commit(image) or 'unknown'}"
+    yield f"commit: {_commit(image, store) or 'unknown'}"
     yield f"fingerprint: {image.tags.get(tags.FINGERPRINT) or 'none'}"
-    tests = _tests(image)
+    tests = _tests(image, store)
     yield "tests passed: " + (
         "unknown: the run is not on this computer" if tests is None else ", ".join(tests) or "none"
     )

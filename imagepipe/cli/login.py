@@ -17,6 +17,7 @@ def write_known_hosts(folder: Path, endpoints: Iterable[Endpoint]) -> Path:
 
     Keys of other hosts stay: ssh itself has added them, for machines whose key is accepted at the first login.
     """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = folder / KNOWN_HOSTS
     lines = dict.fromkeys(line for endpoint in endpoints for line in _lines(endpoint))
     hosts = {line.split()[0] for line in lines}

@@ -1,27 +1,41 @@
-"""The lists of inputs that the runs on this computer kept."""
+"""The lists of inputs that earlier runs kept."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from imagepipe.cli.options import state_folder
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import ImagepipeError
-from imagepipe.inputs.manifest import FOLDER, InputManifest
+from imagepipe.inputs.manifest import InputManifest, document_of
 
 
-def stored_manifest(run: str, key: str) -> InputManifest | str:
-    """Return the inputs of a spec in a run, or the reason why they are not on this computer."""
-    folder = state_folder() / run
-    if not run or not folder.is_dir():
-        return f"the inputs of run {run or '?'} are not on this computer: it ran elsewhere, or its folder was deleted"
-    try:
-        return InputManifest.read(folder / FOLDER / f"{key}.json")
-    except ImagepipeError as error:
-        changed = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-        return f"{error}, since {changed:%Y-%m-%d %H:%M} UTC at the latest"
+class PastInputs:
+    """The inputs of the runs in a store."""
 
+    def __init__(self, store: JournalStore) -> None:
+        self._store = store
 
-def stored_source(run: str, key: str) -> str:
-    """Return the source image of a bake from the inputs of its run; empty if they are not on this computer."""
-    found = stored_manifest(run, key)
-    return "" if isinstance(found, str) else found.source
+    def manifest(self, run: str, key: str) -> InputManifest | str:
+        """Return the inputs of a spec in a run, or the reason why they are not known."""
+        if not run or not (self._store.folder(run).is_dir() if self._store.is_local else True):
+            where = "on this computer" if self._store.is_local else f"in {self._store}"
+            return f"the inputs of run {run or '?'} are not {where}: it ran elsewhere, or its folder was deleted"
+        name = document_of(key)
+        try:
+            content = self._store.document(run, name)
+            if content is not None:
+                return InputManifest.from_bytes(content, f"{self._store.place(run)}/{name}")
+        except ImagepipeError as error:
+            return f"{error}{self._age(run)}"
+        return f"{self._store.place(run)}/{name} does not exist{self._age(run)}"
+
+    def source(self, run: str, key: str) -> str:
+        """Return the source image of a bake from the inputs of its run; empty if they are not known."""
+        found = self.manifest(run, key)
+        return "" if isinstance(found, str) else found.source
+
+    def _age(self, run: str) -> str:
+        if not self._store.is_local:
+            return ""
+        changed = datetime.fromtimestamp(self._store.folder(run).stat().st_mtime, UTC)
+        return f", since {changed:%Y-%m-%d %H:%M} UTC at the latest"

@@ -1,14 +1,13 @@
-"""How long the builds of specs took on this computer: for drawings, and for the duration that a plan expects."""
+"""How long the builds of specs took: for drawings, and for the duration that a plan expects."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from imagepipe.cli.run_store import run_folders
 from imagepipe.engine import events as ev
 from imagepipe.engine.journal import read
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import ImagepipeError
 
 BAKING = frozenset({"capture", "register"})
@@ -28,16 +27,16 @@ class SpecTimes:
     """Time from the start of its first stage to the end of its last one."""
 
 
-def last_bakes(keys: Sequence[str]) -> dict[str, SpecTimes]:
-    """Return the times of the last run on this computer that baked each spec, by key; a damaged run has none."""
+def last_bakes(store: JournalStore, keys: Sequence[str]) -> dict[str, SpecTimes]:
+    """Return the times of the last run that baked each spec, by key; a damaged run has none."""
     found: dict[str, SpecTimes] = {}
     wanted = set(keys)
-    for folder in reversed(run_folders()[-MOST_RUNS:]):
+    for run in reversed(store.runs()[-MOST_RUNS:]):
         if not wanted:
             break
         try:
-            specs = read(folder).run.specs
-            times = _times(folder, specs) if wanted & set(specs) else {}
+            specs = read(store, run).run.specs
+            times = _times(store, run, specs) if wanted & set(specs) else {}
         except ImagepipeError:
             continue
         for key in wanted & times.keys():
@@ -46,11 +45,11 @@ def last_bakes(keys: Sequence[str]) -> dict[str, SpecTimes]:
     return found
 
 
-def _times(folder: Path, specs: Sequence[str]) -> dict[str, SpecTimes]:
+def _times(store: JournalStore, run: str, specs: Sequence[str]) -> dict[str, SpecTimes]:
     stages: dict[str, dict[str, float]] = {}
     began: dict[str, float] = {}
     ended: dict[str, float] = {}
-    for event in _events(folder / ev.FILE_NAME):
+    for event in store.events(run):
         if isinstance(event, ev.StageStarted | ev.StageFinished):
             prefix, _, stage = event.stage.rpartition("/")
             key = prefix or specs[0]
@@ -59,11 +58,5 @@ def _times(folder: Path, specs: Sequence[str]) -> dict[str, SpecTimes]:
                 stages.setdefault(key, {})[stage] = event.seconds
                 ended[key] = event.time.timestamp()
     return {
-        key: SpecTimes(folder.name, own, ended[key] - began[key])
-        for key, own in stages.items()
-        if not BAKING.isdisjoint(own)
+        key: SpecTimes(run, own, ended[key] - began[key]) for key, own in stages.items() if not BAKING.isdisjoint(own)
     }
-
-
-def _events(file: Path) -> Iterator[ev.AnyEvent]:
-    yield from ev.read_events(file) if file.exists() else ()

@@ -23,11 +23,14 @@ from imagepipe.cli.options import (
 )
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.past_inputs import stored_manifest, stored_source
+from imagepipe.cli.past_inputs import PastInputs
 from imagepipe.cli.past_times import last_bakes
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.images import snapshots_of
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.planning.actions import Action, actions_of
 from imagepipe.planning.cost import UNKNOWN, Amount
 from imagepipe.planning.decisions import Decision, decide
@@ -59,6 +62,7 @@ class PlanOptions:
     out: Path | None
     detailed_exitcode: bool
     output: Format
+    state: StateOptions
 
 
 @click.command(
@@ -75,6 +79,7 @@ Examples:
 @cloud_options
 @variable_options
 @selection_options
+@state_option
 @click.option(
     "--prices",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -106,7 +111,8 @@ def plan(options: PlanOptions) -> int:
     loaded = load_buildable(NamedSpecs.of(options.specs), values, SAMPLE_BUILD, options.selection)
     if region:
         check_region(region, loaded)
-    with open_cloud(target, region=region, clock=SystemClock()) as regions:
+    clock = SystemClock()
+    with open_state(options.state, target, clock) as store, open_cloud(target, region=region, clock=clock) as regions:
         request = Request(
             tuple(dict.fromkeys(str(spec.file.resolve()) for spec in loaded)),
             tuple(str(spec.key) for spec in loaded),
@@ -116,7 +122,7 @@ def plan(options: PlanOptions) -> int:
             target.with_account(regions).record(),
             options.selection.force,
         )
-        planner = Planner(regions, region)
+        planner = Planner(regions, region, store)
         document = planner.plan(loaded, request, prices)
     if options.out:
         document.write(options.out)
@@ -132,8 +138,9 @@ def plan(options: PlanOptions) -> int:
 class Planner:
     """Makes the plan of a build with read-only calls."""
 
-    def __init__(self, regions: Regions, region: str | None) -> None:
+    def __init__(self, regions: Regions, region: str | None, store: JournalStore) -> None:
         self._regions, self._region = regions, region_of(region, regions)
+        self._store, self._inputs = store, PastInputs(store)
         self._clock = SystemClock()
 
     def decisions(self, loaded: Sequence[LoadedSpec], *, force: bool) -> list[Decision]:
@@ -141,7 +148,7 @@ class Planner:
         return self._decide(loaded, force=force)[0]
 
     def _decide(self, loaded: Sequence[LoadedSpec], *, force: bool) -> tuple[list[Decision], Mapping[str, Answer]]:
-        inquiry = Inquiry(self._regions, self._region, stored_manifest)
+        inquiry = Inquiry(self._regions, self._region, self._inputs.manifest)
         answers = inquiry.answers(loaded)
         existing = Examiner(self._regions, self._region, self._clock.now()).unchanged(loaded, force=force)
         return decide(loaded, existing, answers, inquiry.examined, force=force), answers
@@ -172,10 +179,10 @@ class Planner:
         """Return the steps of retention once the new images exist, in the regions of each spec."""
         rules = {spec.key: rules_of(spec.checked(), self._region(spec.checked())) for spec in baked}
         known = {key: each for key, each in rules.items() if each is not None}
-        return retired_by(known, self._regions, stored_source, self._clock.now())
+        return retired_by(known, self._regions, self._inputs.source, self._clock.now())
 
     def _last_bakes(self, baked: Sequence[LoadedSpec], answers: Mapping[str, Answer]) -> dict[str, LastBake]:
-        times = last_bakes([str(spec.key) for spec in baked])
+        times = last_bakes(self._store, [str(spec.key) for spec in baked])
         sizes = self._sizes(baked, answers)
         found = {}
         for key in (str(spec.key) for spec in baked):

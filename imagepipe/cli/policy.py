@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -20,10 +20,12 @@ from imagepipe.cli.options import (
 )
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.pass_options import pass_options
+from imagepipe.cli.state_options import StateOptions, location_of, state_option
 from imagepipe.errors import UsageError
-from imagepipe.iam.document import LIMIT, Statement, document, parts, size
+from imagepipe.iam.document import LIMIT, Statement, document, merged, parts, size
 from imagepipe.policy.context import PolicyContext
 from imagepipe.policy.generate import For, explained, statements
+from imagepipe.policy.shared_state import shared_state
 from imagepipe.spec.load import SAMPLE_BUILD, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import Spec
@@ -42,6 +44,7 @@ class PolicyOptions:
     part: int | None
     explain: bool
     output: Format
+    state: StateOptions
 
 
 @click.command(
@@ -52,6 +55,7 @@ Examples:
   imagepipe policy web-server.yaml --explain --format json
   imagepipe policy specs/ --for clean --region eu-west-1
   imagepipe policy web-server.yaml --for prune --explain
+  imagepipe policy web-server.yaml --state s3://our-state/team
   aws iam put-role-policy --role-name baker --policy-name imagepipe --policy-document file://policy.json
 """
 )
@@ -79,13 +83,15 @@ Examples:
 @click.option(
     "--explain", is_flag=True, help="Print each action, the statements that allow it, and the stages that call it."
 )
+@state_option
 @format_option(description="Print the table of --explain in this format. A policy is always JSON, as IAM takes it.")
 @pass_options(PolicyOptions)
 def policy(options: PolicyOptions) -> None:
     """Print the IAM policy that specs need, given by path, by folder, or by the name of a file in specs/.
 
     For several specs, the policy allows what all of them need. It allows creating resources with the spec's tag, and
-    using and deleting resources that have it, in the spec's regions. Needs no credentials and contacts no cloud.
+    using and deleting resources that have it, in the spec's regions. With shared state, it also allows using that.
+    Needs no credentials and contacts no cloud.
     """
     values = read_variables(options.variables)
     named = NamedSpecs.of(options.specs)
@@ -95,11 +101,19 @@ def policy(options: PolicyOptions) -> None:
     if options.region:
         check_region(options.region, loaded)
     needs = [PolicyContext(each.checked(), _region(each, options.region), options.role) for each in loaded]
+    state = list(_state_statements(options.state, needs[0].home))
     if options.explain:
-        _print_table(explained(needs, options.purpose), options.output)
+        rows = [(action, each.sid, "--state") for each in state for action in each.actions]
+        _print_table(sorted([*explained(needs, options.purpose), *rows]), options.output)
         return
     _note_roles(needs)
-    _print(statements(needs, options.purpose), options.part)
+    _print(merged([*statements(needs, options.purpose), *state]), options.part)
+
+
+def _state_statements(options: StateOptions, region: str) -> Iterator[Statement]:
+    """Yield the statements for shared state; none if runs are on this computer."""
+    if location := location_of(options):
+        yield from shared_state(location.bucket, location.prefix, location.kms_key, region=region)
 
 
 def _region(loaded: LoadedSpec, region: str | None) -> str:

@@ -28,6 +28,8 @@ from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import RunOptions
+from imagepipe.cli.state import open_writable_state
+from imagepipe.cli.state_options import StateOptions, check_state_of_specs, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import UsageError
@@ -44,6 +46,7 @@ class PublishOptions:
     words: tuple[str, ...]
     variables: VariableOptions
     cloud: CloudOptions
+    state: StateOptions
     is_confirmed: bool
     dry_run: bool
     output: Format
@@ -61,6 +64,7 @@ Examples:
 @click.argument("words", nargs=-1, required=True, metavar="SPEC... [IMAGE]")
 @cloud_options
 @variable_options
+@state_option
 @click.option("--yes", "is_confirmed", is_flag=True, help="Make the changes without asking; needed without a terminal.")
 @click.option("--dry-run", is_flag=True, help="Print the differences, and change nothing.")
 @log_format_option
@@ -84,6 +88,7 @@ def publish(options: PublishOptions) -> int:
     if images and len(loaded) > 1:
         keys = ", ".join(str(spec.key) for spec in loaded)
         raise UsageError(f"{images[0]} belongs to one spec, but {len(loaded)} are named: {keys}")
+    check_state_of_specs(options.state, loaded)
     target = cloud_target(options.cloud)
     check_files_of_bundles(loaded, region, is_local=target.local is not None)
     if region:
@@ -91,6 +96,7 @@ def publish(options: PublishOptions) -> int:
     cancel = Cancel(clock)
     with ExitStack() as stack:
         signals = stack.enter_context(stopped_by_signals(cancel))
+        store = stack.enter_context(open_writable_state(options.state, target, clock))
         regions = stack.enter_context(open_cloud(target, region=region, clock=clock))
         reconciler = Reconciler(regions, region_of(region, regions))
         check_distinct_names(loaded, region_of(region, regions))
@@ -108,7 +114,7 @@ def publish(options: PublishOptions) -> int:
             _confirm(options.output)
         signals.has_begun = True
         cancel.check()
-        run = Run(run_id, clock, cancel, target.with_account(regions), loaded, run_options, Settled(existing))
+        run = Run(run_id, store, clock, cancel, target.with_account(regions), loaded, run_options, Settled(existing))
         outcome, baked = run.execute(regions, region, record_for_resume(values, loaded, region, existing))
         return print_end(run, outcome, baked)
 

@@ -1,4 +1,4 @@
-"""A run of a graph in this process: its folder, journal, events and signals."""
+"""A run of a graph in this process: its journal, events and signals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -23,18 +23,18 @@ from imagepipe.cleanup.sweep import Heartbeat
 from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli import streams
 from imagepipe.cli.cloud import CloudTarget, region_of
-from imagepipe.cli.options import state_folder
-from imagepipe.cli.past_inputs import stored_source
+from imagepipe.cli.past_inputs import PastInputs
 from imagepipe.cli.run_options import RunOptions
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
-from imagepipe.engine.events import EventFile, Events, Sink
+from imagepipe.engine.events import Events, Sink
 from imagepipe.engine.executor import Outcome, RunServices, execute
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Journal, RunRecord, read
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import UndoFailed
 from imagepipe.masking import Masker
@@ -50,29 +50,25 @@ from imagepipe.wiring.family import groups_of
 from imagepipe.wiring.tools import Tools
 
 
+@dataclass
 class Run:
-    """One run: its folder, journal, events and tools."""
+    """One run: its journal, events and tools."""
 
-    def __init__(
-        self,
-        run_id: str,
-        clock: Clock,
-        cancel: Cancel,
-        target: CloudTarget,
-        loaded: Sequence[LoadedSpec],
-        options: RunOptions,
-        settled: Settled = Settled(),  # noqa: B008 - frozen
-    ) -> None:
-        self.id = run_id
-        self.clock = clock
-        self.cancel = cancel
-        self.target = target
-        self.loaded = loaded
-        self.options = options
-        self.settled = settled
-        self.folder = state_folder() / run_id
-        self.masker = Masker(secret for spec in loaded for secret in spec.secrets)
+    id: str
+    store: JournalStore
+    clock: Clock
+    cancel: Cancel
+    target: CloudTarget
+    loaded: Sequence[LoadedSpec]
+    options: RunOptions
+    settled: Settled = field(default_factory=Settled)
+
+    def __post_init__(self) -> None:
+        self.folder = self.store.folder(self.id)
+        self.masker = Masker(secret for spec in self.loaded for secret in spec.secrets)
         self.junit: JUnitReport | None = None
+        self.is_lost = False
+        """True if another process has taken over the run."""
 
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
         """Build the graph and run it. `given` contains the values that `resume` needs to build it again."""
@@ -82,8 +78,9 @@ class Run:
             record = RunRecord(
                 self.id, iso(self.clock.now()), self._names(), build_names, self.target.record(), {**given}
             )
-            journal = Journal.create(self.folder, record, self.clock)
+            journal = Journal.create(self.store, record, self.clock)
             stack.callback(journal.close)
+            self._stop_if_lost(journal, regions)
             return self._run(stack, plan, journal, regions), plan.baked
 
     def resume(self, regions: Regions, region: str | None, *, dry_run: bool) -> tuple[Outcome, list[Baked]] | None:
@@ -93,10 +90,11 @@ class Run:
         """
         with ExitStack() as stack:
             plan = self._plan(stack, regions, region)
-            journal = Journal.reopen(self.folder, self.clock)
+            journal = Journal.reopen(self.store, self.id, self.clock)
             stack.callback(journal.close)
-            # The journal is locked from here on, so no other process can resume the run.
-            found = recover(plan.graph, plan.fingerprints, read(self.folder), regions)
+            # The journal is ours from here on, so no other process can resume the run.
+            self._stop_if_lost(journal, regions)
+            found = recover(plan.graph, plan.fingerprints, read(self.store, self.id), regions)
             for line in found.describe(plan.graph):
                 click.echo(line, file=self.options.log)
             if dry_run:
@@ -108,12 +106,21 @@ class Run:
                 raise UndoFailed(f"{what}: {', '.join(map(str, held))}", [each.error for each in held])
             return self._run(stack, plan, journal, regions, finished=found.finished), plan.baked
 
+    def _stop_if_lost(self, journal: Journal, regions: Regions) -> None:
+        """Stop the run, without cleaning up, when another process takes it over."""
+        journal.on_lost(self._lose)
+        regions.session.check_before_changes(journal.check_held)
+
+    def _lose(self, reason: str) -> None:
+        self.is_lost = True
+        self.cancel.set(reason)
+
     def _clean_up(self, journal: Journal, found: Recovered, regions: Regions) -> Sequence[StillHeld]:
         """Delete the resources of the stages that will run again; return those that are still held."""
         if not found.dropped:
             return ()
-        with EventFile(self.folder / ev.FILE_NAME) as file:
-            events = Events(self.id, self.clock, self.masker, [file, ConsoleReport(self.options.log)])
+        with journal.event_sink() as sink:
+            events = Events(self.id, self.clock, self.masker, [sink, ConsoleReport(self.options.log)])
             undoers = Undoers(regions, self.clock).undoers()
             held = undo(journal, undoers, events, which=lambda claim: claim.stage in found.dropped)
         if not held:
@@ -137,7 +144,7 @@ class Run:
             offline=self._offline(),
             scans=self.folder.parents[1] / "scans",
             cloud=self.target.identity(),
-            source_of=stored_source,
+            source_of=PastInputs(self.store).source,
         )
         return plan(self.loaded, tools, region=region_of(region, regions), settled=self.settled)
 
@@ -170,13 +177,13 @@ class Run:
         finished: Mapping[str, Any] | None = None,
     ) -> Outcome:
         sinks: list[Sink] = [
-            stack.enter_context(EventFile(self.folder / ev.FILE_NAME)),
+            stack.enter_context(journal.event_sink()),
             ConsoleReport(self.options.log),
         ]
         if self.options.junit:
             self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])
             if finished:
-                self.junit.resume(ev.read_events(self.folder / ev.FILE_NAME), frozenset(finished))
+                self.junit.resume(self.store.events(self.id), frozenset(finished))
             sinks.append(self.junit)
         events = Events(self.id, self.clock, self.masker, sinks)
         events.emit(ev.RunStarted(*events.stamp(), self._names()))

@@ -1,23 +1,25 @@
-"""`imagepipe runs`: list the runs of this machine, with the state of each and the resources it still holds."""
+"""`imagepipe runs`: list the runs of this machine or of shared state, each with its state and its resources."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import click
 
+from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_store import past_runs, started_of
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import Clock, SystemClock, parse_iso
 from imagepipe.engine.journal import Claim, JournalState
 from imagepipe.errors import ImagepipeError
 
-STATES = ("running", "succeeded", "failed", "cancelled", "dead", "unreadable")
+STATUSES = ("running", "succeeded", "failed", "cancelled", "dead", "unreadable")
 HEADER = ("RUN", "STARTED (UTC)", "DURATION", "STATE", "SPECS", "IMAGES")
 
 
@@ -26,36 +28,44 @@ class RunsOptions:
     """Options of `imagepipe runs`."""
 
     count: int | None
-    states: tuple[str, ...]
+    statuses: tuple[str, ...]
     specs: tuple[str, ...]
     output: Format
+    state: StateOptions
+    cloud: CloudOptions
 
 
 @click.command(
     epilog="""\b
 Examples:
   imagepipe runs -n 5
-  imagepipe runs --state dead --state failed
+  imagepipe runs --status dead --status failed
+  imagepipe runs --state s3://our-state/team
   imagepipe runs --spec 'web-*' --format json
   imagepipe show latest     print the output of the newest run
   imagepipe clean RUN       delete the resources of a dead run
 """
 )
 @click.option("-n", "count", type=click.IntRange(min=1), metavar="N", help="List only the newest N that match.")
-@click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only in this state; repeatable.")
+@click.option(
+    "--status", "statuses", type=click.Choice(STATUSES), multiple=True, help="Only with this status; repeatable."
+)
 @click.option("--spec", "specs", multiple=True, metavar="NAME", help="Only of this spec; * and ? match; repeatable.")
+@state_access_options
 @format_option()
 @pass_options(RunsOptions)
 def runs(options: RunsOptions) -> int:
-    """List the runs of this machine, newest first, and the resources that each still holds.
+    """List the runs of this machine, or of shared state, newest first, and the resources that each still holds.
 
     A run is dead if its process ended without cleaning up: `resume` continues it, `clean` deletes what it holds.
     """
     clock = SystemClock()
-    every = sorted(past_runs(), key=lambda pair: started_of(*pair), reverse=True)
+    check_state_access(options.state, options.cloud)
+    with open_state(options.state, options.cloud, clock) as store:
+        every = sorted(past_runs(store), key=lambda pair: started_of(store, *pair), reverse=True)
     rows = [pair for pair in every if _matches(pair[1], options)][: options.count]
     if options.output == "json":
-        print_json([_row(folder, past, clock) for folder, past in rows])
+        print_json([_row(run, past, clock) for run, past in rows])
         return 0
     if not rows:
         click.echo("no run matches" if every else "no runs yet")
@@ -98,20 +108,20 @@ def image_names(past: JournalState) -> list[str]:
 
 def _matches(past: JournalState | ImagepipeError, options: RunsOptions) -> bool:
     if isinstance(past, ImagepipeError):
-        return not options.specs and (not options.states or "unreadable" in options.states)
-    is_in_state = not options.states or state(past) in options.states
+        return not options.specs and (not options.statuses or "unreadable" in options.statuses)
+    is_in_state = not options.statuses or state(past) in options.statuses
     return is_in_state and (
         not options.specs or any(fnmatchcase(name, spec) for name in past.run.specs for spec in options.specs)
     )
 
 
-def _print(rows: Sequence[tuple[Path, JournalState | ImagepipeError]], clock: Clock) -> None:
+def _print(rows: Sequence[tuple[str, JournalState | ImagepipeError]], clock: Clock) -> None:
     """Print a table, with the held resources and the errors between its lines."""
     table: list[tuple[str, ...]] = [HEADER]
     below: list[list[str]] = [[]]
-    for folder, past in rows:
+    for run, past in rows:
         if isinstance(past, ImagepipeError):
-            table.append((folder.name, "", "", "unreadable", "", ""))
+            table.append((run, "", "", "unreadable", "", ""))
             below.append([str(past)])
             continue
         started = past.run.started[:19].replace("T", " ")
@@ -168,9 +178,9 @@ def _parts(value: Any) -> list[dict[str, Any]]:
     return [part for part in parts if isinstance(part, dict)]
 
 
-def _row(folder: Path, past: JournalState | ImagepipeError, clock: Clock) -> dict[str, object]:
+def _row(run: str, past: JournalState | ImagepipeError, clock: Clock) -> dict[str, object]:
     if isinstance(past, ImagepipeError):
-        return {"run": folder.name, "state": "unreadable", "error": str(past)}
+        return {"run": run, "state": "unreadable", "error": str(past)}
     return run_row(past, clock)
 
 

@@ -5,17 +5,33 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass
 
 import click
 
+from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.output_format import Format, format_option, print_json
-from imagepipe.cli.run_store import CLOSING, folder_of
+from imagepipe.cli.pass_options import pass_options
+from imagepipe.cli.run_store import run_of
 from imagepipe.cli.runs import run_row, state
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
-from imagepipe.engine.events import FILE_NAME, StageFailed, read_events
+from imagepipe.engine.events import StageFailed
 from imagepipe.engine.journal import JournalState, read
+from imagepipe.engine.journal_store import CLOSING, JournalStore
+from imagepipe.errors import ImagepipeError
 from imagepipe.report.console import ConsoleReport
+
+
+@dataclass(frozen=True, slots=True)
+class ShowOptions:
+    """Arguments and options of `imagepipe show`."""
+
+    run: str
+    output: Format
+    state: StateOptions
+    cloud: CloudOptions
 
 
 @click.command(
@@ -27,22 +43,29 @@ Examples:
 """
 )
 @click.argument("run", metavar="RUN")
+@state_access_options
 @format_option(description="json: print the run's state, errors, last lines and resources, without its log.")
-def show(run: str, output: Format) -> int:
+@pass_options(ShowOptions)
+def show(options: ShowOptions) -> int:
     """Print the output of a run and the resources it still holds.
 
     RUN is the id of a run, the start of one, or `latest`.
     """
-    folder = folder_of(run)
-    past = read(folder)
-    report, events = ConsoleReport(sys.stdout), folder / FILE_NAME
+    check_state_access(options.state, options.cloud)
+    with open_state(options.state, options.cloud, SystemClock()) as store:
+        return _show(store, run_of(store, options.run), options.output)
+
+
+def _show(store: JournalStore, run: str, output: Format) -> int:
+    past = read(store, run)
+    report = ConsoleReport(sys.stdout)
     failures = []
-    for event in read_events(events) if events.exists() else ():  # the run may have died before its first event
+    for event in store.events(run):
         if output == "text":
             report(event)
         if isinstance(event, StageFailed):
             failures.append(event)
-    closing = _closing(folder, failures)
+    closing = _closing(store, run, failures)
     if output == "json":
         print_json(
             {
@@ -50,7 +73,7 @@ def show(run: str, output: Format) -> int:
                 "errors": [{"stage": each.stage, "error": each.error, "hint": each.hint} for each in failures],
                 "closing": [line for line in closing if line],
                 "next": _next(past),
-                "folder": str(folder),
+                "folder": store.place(run),
             }
         )
         return 0
@@ -63,12 +86,11 @@ def show(run: str, output: Format) -> int:
     return 0
 
 
-def _closing(folder: Path, failures: Sequence[StageFailed]) -> list[str]:
+def _closing(store: JournalStore, run: str, failures: Sequence[StageFailed]) -> list[str]:
     """Return the last lines that the run printed, or its errors if it did not get that far."""
-    with suppress(OSError, UnicodeDecodeError):
-        path = folder / CLOSING
-        if path.is_file():
-            return ["", *path.read_text(encoding="utf-8").splitlines()]
+    with suppress(ImagepipeError, UnicodeDecodeError):
+        if (content := store.document(run, CLOSING)) is not None:
+            return ["", *content.decode("utf-8").splitlines()]
     lines = []
     for failure in failures:
         lines += [f"error: {failure.stage}: {failure.error}", *([f"  hint: {failure.hint}"] if failure.hint else [])]

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import click
 
-from imagepipe.cli.cloud import CloudTarget, open_cloud
+from imagepipe.cli.cloud import open_cloud, recorded_target
 from imagepipe.cli.login import ssh_command, write_known_hosts
+from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.run_store import folder_of
+from imagepipe.cli.run_store import run_of
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
 from imagepipe.engine.encoding import decode
 from imagepipe.engine.journal import JournalState, read
@@ -30,6 +33,8 @@ class SshOptions:
     run: str
     command: tuple[str, ...]
     instance: str | None
+    state: StateOptions
+    cloud: CloudOptions
 
 
 @click.command(
@@ -44,6 +49,7 @@ Examples:
 @click.argument("run", metavar="RUN")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND [ARGUMENT]...]")
 @click.option("--instance", metavar="ID", help="Log in to this instance, if the run has several.")
+@state_access_options
 @pass_options(SshOptions)
 def ssh(options: SshOptions) -> int:
     """Log in to a machine that `--keep-on-failure` kept, or to one of a build in progress; or run a command there.
@@ -52,22 +58,25 @@ def ssh(options: SshOptions) -> int:
     if it has one. A command of one word is a line for the machine's shell; the words of a longer one are passed as they
     are. The exit code is that of the command.
     """
-    folder = folder_of(options.run)
-    past = read(folder)
+    check_state_access(options.state, options.cloud)
+    with open_state(options.state, options.cloud, SystemClock()) as store:
+        run = run_of(store, options.run)
+        past = read(store, run)
     machine = _choose(past, machines_of(past), options.instance)
     for endpoint in _hops(machine.endpoint):
         if not Path(endpoint.private_key).is_file():
             raise ConnectError(
                 f"logging in to {machine.instance.id}: the private key {endpoint.private_key} does not exist",
-                hint=f"a temporary key is deleted with its run; to delete what is left: imagepipe clean {past.run.id}",
+                hint="a temporary key is deleted with its run, and never leaves its machine;"
+                f" to delete what is left: imagepipe clean {past.run.id}",
             )
     program = shutil.which("ssh")
     if program is None:
         raise UsageError(
             "the program ssh was not found", hint="install OpenSSH's client: apt-get install openssh-client"
         )
-    _check_state(past, machine)
-    known_hosts = write_known_hosts(folder, [machine.endpoint])
+    _check_state(past, machine, options.cloud)
+    known_hosts = write_known_hosts(store.folder(run), [machine.endpoint])
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(program, [*_words(machine.endpoint, known_hosts), *_remote(options.command)])  # noqa: S606 - no shell is wanted here
@@ -117,10 +126,10 @@ def _hops(endpoint: Endpoint) -> list[Endpoint]:
     return [endpoint, *(_hops(endpoint.via) if endpoint.via else [])]
 
 
-def _check_state(past: JournalState, machine: Reachable) -> None:
+def _check_state(past: JournalState, machine: Reachable, cloud: CloudOptions) -> None:
     """Raise ConnectError if the instance no longer runs. A cloud that cannot be asked is only a warning."""
     id, region = machine.instance.id, machine.instance.region
-    target = CloudTarget.from_record(past.run.cloud)
+    target = recorded_target(past.run.cloud, cloud)
     try:
         with open_cloud(target, region=region, clock=SystemClock()) as regions:
             target.check_account(regions)

@@ -20,10 +20,13 @@ from imagepipe.cli.options import (
 )
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.pass_options import pass_options
-from imagepipe.cli.past_inputs import stored_manifest
+from imagepipe.cli.past_inputs import PastInputs
 from imagepipe.cli.run_store import past_runs
+from imagepipe.cli.state import open_state
+from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.engine.journal import JournalState
+from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.inputs.collect import collect_inputs
 from imagepipe.spec.load import SAMPLE_BUILD
@@ -45,6 +48,7 @@ class WhyOptions:
     variables: VariableOptions
     cloud: CloudOptions
     output: Format
+    state: StateOptions
 
 
 @click.command(
@@ -62,6 +66,7 @@ Examples:
 )
 @cloud_options
 @variable_options
+@state_option
 @format_option()
 @pass_options(WhyOptions)
 def why(options: WhyOptions) -> None:
@@ -80,7 +85,8 @@ def why(options: WhyOptions) -> None:
     if image and len(named) > 1:
         keys = ", ".join(str(each.key) for each in named[:5])
         raise UsageError(f"{image} can be compared with one spec, not with {len(named)}", hint=f"name one of: {keys}")
-    answers = _offline(loaded, image) if options.offline else _answers(options, loaded, image)
+    with open_state(options.state, options.cloud, SystemClock()) as store:
+        answers = _offline(store, loaded, image) if options.offline else _answers(options, store, loaded, image)
     if options.output == "json":
         print_json([each.to_json() for each in answers])
         return
@@ -89,24 +95,24 @@ def why(options: WhyOptions) -> None:
             click.echo(line)
 
 
-def _answers(options: WhyOptions, loaded: Sequence[LoadedSpec], image: str | None) -> list[Answer]:
+def _answers(options: WhyOptions, store: JournalStore, loaded: Sequence[LoadedSpec], image: str | None) -> list[Answer]:
     """Answer with the help of the cloud; from this computer alone if the cloud cannot be reached."""
     try:
         with open_cloud(cloud_target(options.cloud), region=options.cloud.region, clock=SystemClock()) as regions:
-            inquiry = Inquiry(regions, region_of(options.cloud.region, regions), stored_manifest)
+            inquiry = Inquiry(regions, region_of(options.cloud.region, regions), PastInputs(store).manifest)
             answers = inquiry.answers(bases_first(loaded), image)
             return [answers[str(spec.key)] for spec in loaded if spec.is_named]
     except CloudError as error:
         if error.code not in NO_CLOUD:
             raise
         click.echo(f"note: {error}; the source image was not looked up (--offline)", err=True)
-        return _offline(loaded, image)
+        return _offline(store, loaded, image)
 
 
-def _offline(loaded: Sequence[LoadedSpec], image: str | None) -> list[Answer]:
-    """Answer from the runs on this computer. Source images are taken for unchanged."""
-    known = _images_of_runs()
-    explainer = Explainer(stored_manifest, lambda spec: known.get(str(spec.key), []))
+def _offline(store: JournalStore, loaded: Sequence[LoadedSpec], image: str | None) -> list[Answer]:
+    """Answer from earlier runs alone. Source images are taken for unchanged."""
+    known = _images_of_runs(store)
+    explainer = Explainer(PastInputs(store).manifest, lambda spec: known.get(str(spec.key), []))
     answers: dict[str, Answer] = {}
     for spec in bases_first(loaded):
         key = str(spec.key)
@@ -118,10 +124,10 @@ def _offline(loaded: Sequence[LoadedSpec], image: str | None) -> list[Answer]:
     return [answers[str(spec.key)] for spec in loaded if spec.is_named]
 
 
-def _images_of_runs() -> dict[str, list[Baked]]:
-    """Return the images that runs on this computer baked, by key of the spec, newest first."""
+def _images_of_runs(store: JournalStore) -> dict[str, list[Baked]]:
+    """Return the images that earlier runs baked, by key of the spec, newest first."""
     found: dict[str, list[Baked]] = {}
-    for _, past in past_runs():
+    for _, past in past_runs(store):
         if isinstance(past, JournalState):
             for key in past.run.specs:
                 for prefix in (f"{key}/", ""):

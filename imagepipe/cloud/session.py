@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,8 @@ READ_SECONDS = 60
 ATTEMPTS = 5
 """Attempts of botocore's standard mode: 4 retries with pauses of at most 20 s."""
 FIRST_REGION = "us-east-1"
+READING = ("Describe", "Get", "List", "Head")
+"""Beginnings of the names of operations that change nothing."""
 MODELS = Path(__file__).resolve().parent / "models"
 """Folder of EC2's model, trimmed to the operations that we call (`trimmed_model`)."""
 _NO_PROFILE = {"profile": (None, None, None, None)}
@@ -84,6 +87,16 @@ class Session:
         self._proxies: dict[str, str] | None = {} if access.is_local else None
         self._clients: dict[tuple[str, str, int, str | None, bool], Any] = {}
         self._lock = Lock()
+        self._checks: list[Callable[[], None]] = []
+
+    def check_before_changes(self, check: Callable[[], None]) -> None:
+        """Call this function before each call that is not a mere question; by raising it prevents the call."""
+        self._checks.append(check)
+
+    def _before_call(self, model: Any, **_: Any) -> None:
+        if not model.name.startswith(READING):
+            for check in self._checks:
+                check()
 
     @property
     def region(self) -> str | None:
@@ -151,9 +164,15 @@ class Session:
             except ValueError as error:
                 raise CloudError(f"connecting to {service} in {region}: {error}") from error
         renew_when_expired(made, self._session.get_credentials())
+        made.meta.events.register("before-call", self._before_call)
         if self._pace is not None and service == "ec2":
             self._pace.hold(made)
         return made
+
+
+def has_profile(name: str) -> bool:
+    """Return whether AWS's configuration files have a profile of this name."""
+    return name in botocore.session.Session().available_profiles
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,8 +61,10 @@ def delete_private_key(details: Mapping[str, str]) -> None:
     """
     if name := details.get("private_key"):
         path = Path(name)
-        path.unlink(missing_ok=True)
-        _half(path).unlink(missing_ok=True)
+        # The key of a run that began elsewhere is there, in the home folder of another user.
+        with suppress(PermissionError, NotADirectoryError):
+            path.unlink(missing_ok=True)
+            _half(path).unlink(missing_ok=True)
 
 
 def _pair(key: Ed25519PrivateKey, comment: str) -> KeyPair:

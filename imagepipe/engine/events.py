@@ -202,15 +202,22 @@ def read_events(path: Path) -> Iterator[AnyEvent]:
                     if len(line) < LONGEST_BYTES:
                         return
                     raise UsageError(f"{path}, line {number}: longer than {LONGEST_BYTES} bytes, so it is not an event")
-                try:
-                    event = from_json(json.loads(line))
-                except (ValueError, RecursionError) as error:
-                    raise UsageError(
-                        f"{path}, line {number}, cannot be read: {error}", hint="the file was changed"
-                    ) from error
-                yield event
+                yield _event(line, str(path), number)
     except OSError as error:
         raise ImagepipeError(f"reading {path}: {error.strerror}") from error
+
+
+def events_in(content: bytes, name: str) -> Iterator[AnyEvent]:
+    """Yield the events of a batch of whole lines. Raises UsageError for a line that is not an event."""
+    for number, line in enumerate(content.splitlines(), start=1):
+        yield _event(line, name, number)
+
+
+def _event(line: bytes, name: str, number: int) -> AnyEvent:
+    try:
+        return from_json(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name}, line {number}, cannot be read: {error}", hint="the file was changed") from error
 
 
 class Events:

@@ -286,7 +286,7 @@ def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint:
         ctx.cancel.check()
         events.emit(ev.StageStarted(*events.stamp(), name, stage.title()))
         if not stage.is_repeatable():
-            ctx.journal.note("begun", stage=name)
+            ctx.journal.begin(name)
         result = stage.run(ctx)
         summary = stage.summary(result)
         ctx.journal.note("output", stage=name, fingerprint=fingerprint, value=encode(result))

@@ -1,34 +1,28 @@
-"""The journal of a run: its resources, on disk before the cloud is called. Undo reads it, even after a crash.
+"""The journal of a run: its resources, stored before the cloud is called. Undo reads it, even after a crash.
 
-A claim is first *intended* (written and fsynced before the call), then *bound* (the cloud returned an id), and ends as
-*released* or *kept*. A process that dies leaves at most one incomplete last line, which the reader skips. After a power
-failure, lines after the last fsync can be missing too, but no resource is lost: one whose id is missing is found by its
-tag, one that was deleted is not found again, and one that was kept is tagged as kept.
+A claim is first *intended* (on stable storage before the call), then *bound* (the cloud returned an id), and ends as
+*released* or *kept*. After a power failure, records after the last synced one can be missing, but no resource is lost:
+one whose id is missing is found by its tag, one that was deleted is not found again, and one that was kept is tagged as
+kept.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any
 
-from imagepipe import files
 from imagepipe.clock import Clock, iso
-from imagepipe.errors import ImagepipeError, UsageError
+from imagepipe.engine.events import Sink
+from imagepipe.engine.journal_store import JournalStore, OpenRun
+from imagepipe.errors import UsageError
 
 VERSION = 1
-FILE_NAME = "journal.jsonl"
-LARGEST_BYTES = 64 << 20
-"""Largest journal that is read; a build of twenty specs writes about 200 KB."""
-LOCK_SECONDS = 0.3  # `imagepipe runs` holds each lock for a moment
 
 
 class Lifetime(StrEnum):
@@ -96,56 +90,71 @@ class RunRecord:
 class Journal:
     """The journal of a running run; thread-safe."""
 
-    def __init__(self, folder: Path, run: RunRecord, clock: Clock, claims: Mapping[str, Claim], file: BinaryIO) -> None:
-        self.folder = folder
+    def __init__(self, held: OpenRun, run: RunRecord, clock: Clock, claims: Mapping[str, Claim]) -> None:
         self.run = run
+        self._held = held
         self._clock = clock
         self._claims = dict(claims)
         # Open claims of an earlier process, which the same stages adopt.
         self._adoptable = [claim for claim in claims.values() if claim.is_open()]
         self._adopted: set[str] = set()
-        self._file = file
-        self._end = os.fstat(file.fileno()).st_size
-        self._is_torn = False
         self._lock = Lock()
 
     @classmethod
-    def create(cls, folder: Path, run: RunRecord, clock: Clock) -> Journal:
-        """Create the journal of a new run and lock it for the lifetime of this process. Raises ImagepipeError."""
+    def create(cls, store: JournalStore, run: RunRecord, clock: Clock) -> Journal:
+        """Create the journal of a new run and hold it for the lifetime of this process. Raises ImagepipeError."""
+        held = store.create(run.id)
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = _locked(folder)
-        except OSError as error:
-            raise _unwritable(folder / FILE_NAME, error) from error
-        journal = cls(folder, run, clock, {}, file)
-        journal._write(
-            {
-                "type": "run",
-                "version": VERSION,
-                "id": run.id,
-                "started": run.started,
-                "specs": list(run.specs),
-                "build": dict(run.build),
-                "cloud": dict(run.cloud),
-                "given": dict(run.given),
-            },
-            sync=True,
-        )
-        files.sync(folder)
+            journal = cls(held, run, clock, {})
+            journal._write(
+                {
+                    "type": "run",
+                    "version": VERSION,
+                    "id": run.id,
+                    "started": run.started,
+                    "specs": list(run.specs),
+                    "build": dict(run.build),
+                    "cloud": dict(run.cloud),
+                    "given": dict(run.given),
+                },
+                sync=True,
+            )
+        except BaseException:
+            held.close()
+            raise
         return journal
 
     @classmethod
-    def reopen(cls, folder: Path, clock: Clock) -> Journal:
-        """Open and lock the journal of a run whose process is dead. Raises UsageError if that process is alive."""
-        file = _locked(folder)
+    def reopen(cls, store: JournalStore, run: str, clock: Clock) -> Journal:
+        """Open and hold the journal of a run whose process is dead. Raises UsageError if that process is alive."""
+        held = store.reopen(run)
         try:
-            replayed = _replay(folder / FILE_NAME)
-            # Cut off an incomplete last line of the dead process, or the next line would be appended to it.
-            file.truncate(replayed.end)
+            replayed = _replay(store, run)
         except BaseException:
-            file.close()
+            held.close()
             raise
-        return cls(folder, replayed.run, clock, replayed.claims, file)
+        return cls(held, replayed.run, clock, replayed.claims)
+
+    @property
+    def folder(self) -> Path:
+        """The run's local folder, for private keys and large temporary files."""
+        return self._held.folder
+
+    def check_held(self) -> None:
+        """Raise RunLost if another process may have taken over the run."""
+        self._held.check_held()
+
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Register a function to call, from any thread, with the reason when another process takes over the run."""
+        self._held.on_lost(callback)
+
+    def event_sink(self) -> AbstractContextManager[Sink]:
+        """Open the sink that keeps the run's events."""
+        return self._held.event_sink()
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep a small document with the run. Raises ImagepipeError."""
+        self._held.put(name, content)
 
     def intend(
         self,
@@ -156,7 +165,7 @@ class Journal:
         stage: str,
         details: Mapping[str, str] | None = None,
     ) -> Claim:
-        """Record that the next call may create a resource of this kind. The record is on disk when this returns.
+        """Record that the next call may create a resource of this kind. The record is stored when this returns.
 
         Returns the claim of an earlier process if that process left one of this kind open for the same stage.
         """
@@ -210,6 +219,11 @@ class Journal:
         with self._lock:
             self._write({"type": type, **values})
 
+    def begin(self, stage: str) -> None:
+        """Record that a stage starts which must not run twice on one machine. It is stored when this returns."""
+        with self._lock:
+            self._write({"type": "begun", "stage": stage}, sync=True)
+
     def claims(self) -> tuple[Claim, ...]:
         """Return every claim, oldest first."""
         with self._lock:
@@ -227,7 +241,8 @@ class Journal:
         return next(claim for claim in self.claims() if claim.token == token)
 
     def close(self) -> None:
-        self._file.close()
+        """Let other processes open the run."""
+        self._held.close()
 
     def _change(self, claim: Claim, state: State, *, id: str | None) -> Claim:
         with self._lock:
@@ -235,35 +250,14 @@ class Journal:
             record: dict[str, Any] = {"type": str(state), "claim": claim.key}
             if state is State.BOUND:
                 record["id"] = id
-            self._write(record)
+            # Without this record, a tag would keep the image.
+            self._write(record, sync=state is State.UNKEPT)
             self._claims[claim.key] = changed
             return changed
 
     def _write(self, record: dict[str, Any], *, sync: bool = False) -> None:
-        """Append a whole line. With `sync`, wait until it is on stable storage.
-
-        Raises ImagepipeError, and then leaves no part of the line in the journal.
-        """
-        text = json.dumps({"time": iso(self._clock.now()), **record}, ensure_ascii=False) + "\n"
-        line = text.encode("utf-8", "backslashreplace")  # a path that is not UTF-8 is written with escapes
-        file = self._file.fileno()
-        try:
-            if self._is_torn:
-                os.ftruncate(file, self._end)
-            self._is_torn = True
-            rest = memoryview(line)
-            while rest:
-                rest = rest[os.write(file, rest) :]
-            if sync:
-                os.fsync(file)
-        except OSError as error:
-            # Cut off a partly written line, as on a full disk, or the next line would be appended to it.
-            with suppress(OSError):
-                os.ftruncate(file, self._end)
-                self._is_torn = False
-            raise _unwritable(self.folder / FILE_NAME, error) from error
-        self._is_torn = False
-        self._end += len(line)
+        """Append a whole record. With `sync`, wait until it is on stable storage. Raises ImagepipeError."""
+        self._held.append({"time": iso(self._clock.now()), **record}, sync=sync)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +271,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class JournalState:
-    """The content of a journal on disk."""
+    """The content of a stored journal."""
 
     run: RunRecord
     claims: tuple[Claim, ...]
@@ -297,9 +291,9 @@ class JournalState:
         return [claim for claim in self.claims if claim.is_open()]
 
 
-def read(folder: Path) -> JournalState:
-    """Read the journal in this folder. Raises ImagepipeError if the folder has no journal."""
-    found, is_alive = _replay(folder / FILE_NAME), _is_held(folder)
+def read(store: JournalStore, run: str) -> JournalState:
+    """Read the journal of a run. Raises ImagepipeError if it has none."""
+    found, is_alive = _replay(store, run), store.is_held(run)
     return JournalState(
         found.run,
         tuple(found.claims.values()),
@@ -312,47 +306,10 @@ def read(folder: Path) -> JournalState:
     )
 
 
-def _unwritable(path: Path, error: OSError) -> ImagepipeError:
-    return ImagepipeError(
-        f"writing the journal {path}: {error.strerror or error}",
-        hint="a resource is recorded before it is created: free disk space, or set XDG_STATE_HOME to another folder",
-    )
-
-
-def _locked(folder: Path) -> BinaryIO:
-    path = folder / FILE_NAME
-    path.touch(mode=0o600)
-    file: BinaryIO = path.open("ab", buffering=0)
-    end = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() < end:
-                time.sleep(0.02)
-                continue
-            file.close()
-            raise UsageError(
-                f"run {folder.name} is in progress in another process", hint="wait for it, or end that process first"
-            ) from error
-        return file
-
-
-def _is_held(folder: Path) -> bool:
-    with (folder / FILE_NAME).open("r", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False
-
-
 @dataclass
 class _Replayed:
-    """The result of replaying the lines of a journal."""
+    """The result of replaying the records of a journal."""
 
-    end: int
-    """End of the last whole line, in bytes."""
     first: RunRecord | None = None
     claims: dict[str, Claim] = field(default_factory=dict)
     outputs: dict[str, Finished] = field(default_factory=dict)
@@ -370,40 +327,31 @@ class _Replayed:
         return self.first
 
 
-def _replay(path: Path) -> _Replayed:
-    """Replay a journal. Raises UsageError for any file that is not one."""
-    if path.exists() and not path.is_file():
-        raise UsageError(f"journal {path} is not a regular file")  # opening a pipe would block
-    try:
-        if (size := path.stat().st_size) > LARGEST_BYTES:
-            raise UsageError(f"journal {path} has {size} bytes: no run writes more than {LARGEST_BYTES}")
-        content = path.read_bytes()
-    except OSError as error:
-        raise ImagepipeError(f"reading the journal {path}: {error.strerror}") from error
-    end = content.rfind(b"\n") + 1
-    found = _Replayed(end)
-    for number, line in enumerate(content[:end].splitlines(), start=1):
+def _replay(store: JournalStore, run: str) -> _Replayed:
+    """Replay a journal. Raises UsageError for anything that is not one."""
+    stored, found = store.journal(run), _Replayed()
+    for place, line in stored.records:
         try:
-            _take(found, json.loads(line), path)
+            _take(found, json.loads(line), stored.name)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise UsageError(
-                f"journal {path}, line {number}, cannot be read: {reason}",
+                f"journal {stored.name}, {place}, cannot be read: {reason}",
                 hint="the file was changed; resources of the run still have the tag imagepipe:run",
             ) from error
     if found.first is None:
-        raise UsageError(f"journal {path} is empty: the run ended before it created anything")
+        raise UsageError(f"journal {stored.name} is empty: the run ended before it created anything")
     return found
 
 
-def _take(found: _Replayed, record: dict[str, Any], path: Path) -> None:
+def _take(found: _Replayed, record: dict[str, Any], name: str) -> None:
     """Apply one record. Raises ValueError, KeyError or TypeError if it is malformed."""
     found.last = _time(record)
     match record["type"]:
         case "run":
             if record["version"] != VERSION:
                 raise UsageError(
-                    f"journal {path} was written by another version of imagepipe",
+                    f"journal {name} was written by another version of imagepipe",
                     hint=f"it has version {record['version']}, but this version of imagepipe reads {VERSION}",
                 )
             found.first = RunRecord(

@@ -51,6 +51,7 @@ def undo(
             undoer = undoers.get(claim.kind)
             if undoer is None:
                 raise ImagepipeError(f"this version cannot clean up a resource of kind {claim.kind}")
+            journal.check_held()
             existed = undoer(claim)
             if claim.stage in unsettled and claim.id is None:
                 raise ImagepipeError("its stage has not ended, so it may still be created")

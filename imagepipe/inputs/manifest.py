@@ -6,17 +6,20 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from imagepipe.errors import ImagepipeError
-from imagepipe.files import write_atomically
 
 FORMAT = 1
 """Version of the fingerprint. A change in how images are made, or in this list, raises it, and every image is stale."""
 DIGITS = 32
 FOLDER = "inputs"
-"""Folder of a run with the manifest of each spec."""
+"""Folder of a run's documents with the manifest of each spec."""
+
+
+def document_of(key: str) -> str:
+    """Return the name of the document with the inputs of a spec."""
+    return f"{FOLDER}/{key}.json"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,26 +62,19 @@ class InputManifest:
         rows = [[each.kind, each.name, each.digest, each.mode] for each in self.inputs]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:DIGITS]
 
-    def write(self, file: Path) -> None:
-        """Write the manifest. Raises ImagepipeError if the disk is full."""
-        file.parent.mkdir(exist_ok=True)
+    def to_bytes(self) -> bytes:
+        """Return the manifest as a document of its run."""
         rows = [asdict(each) for each in self.inputs]
-        text = json.dumps({"fingerprint": self.fingerprint(), "inputs": rows}, indent=1)
-        try:
-            write_atomically(file, f"{text}\n".encode())
-        except OSError as error:
-            raise ImagepipeError(f"writing the list of inputs, {file}: {error.strerror}") from error
+        return (json.dumps({"fingerprint": self.fingerprint(), "inputs": rows}, indent=1) + "\n").encode()
 
     @classmethod
-    def read(cls, file: Path) -> InputManifest:
-        """Read a manifest. Raises ImagepipeError if the file is missing or damaged."""
+    def from_bytes(cls, content: bytes, name: str) -> InputManifest:
+        """Read a manifest. Raises ImagepipeError, with the document's name, if it is damaged."""
         try:
-            rows = json.loads(file.read_text(encoding="utf-8"))["inputs"]
+            rows = json.loads(content.decode("utf-8"))["inputs"]
             return cls(tuple(sorted(_input(row) for row in rows)))
-        except FileNotFoundError as error:
-            raise ImagepipeError(f"{file} does not exist") from error
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ImagepipeError(f"{file} is not a list of inputs: {error}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise ImagepipeError(f"{name} is not a list of inputs: {error}") from error
 
 
 def source_input(image: str) -> Input:

@@ -1,4 +1,4 @@
-"""Write the list of an image's inputs into the run's folder, and make its fingerprint, which becomes a tag."""
+"""Keep the list of an image's inputs with the run, and make its fingerprint, which becomes a tag."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from imagepipe.cloud.images import SourceImage
 from imagepipe.engine.stage import Context, Ref, Stage
-from imagepipe.inputs.manifest import FOLDER, InputManifest
+from imagepipe.inputs.manifest import InputManifest, document_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class RecordInputs(Stage[str]):
             ctx.say("a secret decides how this spec is read, so its image has no fingerprint and is never reused")
             return ""
         complete = self.manifest.with_source(ctx[self.source].id)
-        complete.write(ctx.journal.folder / FOLDER / f"{self.spec}.json")
+        ctx.journal.put(document_of(self.spec), complete.to_bytes())
         return complete.fingerprint()
 
     def title(self) -> str:

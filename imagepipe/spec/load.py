@@ -175,6 +175,14 @@ def _reference(loaded: LoadedSpec, given: Given, build: Build) -> LoadedSpec | N
     return None
 
 
+def load_project(file: Path) -> Project:
+    """Return the project of a file in its folder or a parent; defaults if there is none. Raises SpecError."""
+    project, problems = _project(file)
+    if problems:
+        raise SpecError(problems)
+    return project
+
+
 def _project(file: Path) -> tuple[Project, list[Problem]]:
     path = project_file(file)
     if path is None:

@@ -791,3 +791,13 @@ class Project(Model):
     imagepipe: Version = Field(1, description="Version of the language.")
     defaults: Defaults = Field(default_factory=Defaults, description="Defaults for all specs.")
     allow_unknown_region: bool = Field(False, description="Accept regions that this version does not know.")
+    state: str | None = Field(
+        None,
+        description="Place of runs: `s3://BUCKET/PREFIX`, shared by all machines. Without it, files on this computer.",
+        pattern=r"^(local|s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/.*)?)$",
+    )
+    state_kms_key: str | None = Field(
+        None,
+        description="KMS key that encrypts shared state: ARN, id or alias. Without it, the bucket's default: SSE-S3.",
+        min_length=1,
+    )

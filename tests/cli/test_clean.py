@@ -11,8 +11,9 @@ from click.testing import CliRunner, Result
 from imagepipe.cli.clean import clean
 from imagepipe.cli.runs import runs
 from imagepipe.clock import SystemClock
-from imagepipe.engine.journal import Journal, Lifetime, RunRecord, read
+from imagepipe.engine.journal import Journal, Lifetime, RunRecord
 from imagepipe.errors import CloudError, UsageError
+from tests import run_folders
 from tests.account import Account
 from tests.local.aws.harness import KEY_ID, SECRET
 
@@ -38,7 +39,7 @@ def _dead(state: Path, run: str, store: str) -> None:
 
 def _begun(state: Path, run: str, store: str) -> Journal:
     record = RunRecord(run, "2026-11-23T03:00:00Z", ("web",), {}, {"local": store})
-    journal = Journal.create(state / run, record, SystemClock())
+    journal = run_folders.create(state / run, record, SystemClock())
     journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     return journal
 
@@ -91,13 +92,13 @@ def test_a_run_of_another_account_is_not_taken_for_gone(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     cloud = {"endpoint_url": account.cloud.endpoint, "account": "999999999999"}
     record = RunRecord("aaaa1111", "2026-11-23T03:00:00Z", ("web",), {}, cloud)
-    journal = Journal.create(state / "aaaa1111", record, SystemClock())
+    journal = run_folders.create(state / "aaaa1111", record, SystemClock())
     journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-0123456789abcdef0")
     journal.close()
     refused = _run("aaaa1111").exception
     assert isinstance(refused, UsageError)
     assert "in account 999999999999, and these credentials belong to account" in refused.message
-    assert [claim.id for claim in read(state / "aaaa1111").open_claims()] == ["i-0123456789abcdef0"]
+    assert [claim.id for claim in run_folders.read(state / "aaaa1111").open_claims()] == ["i-0123456789abcdef0"]
 
 
 class _FourHoursLater(SystemClock):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from imagepipe.cloud import tags
-from imagepipe.engine.journal import read
 from imagepipe.errors import CloudError, UsageError
+from tests import run_folders
 from tests.account import Account
 from tests.local.aws import harness
 from tests.local.aws.harness import may
@@ -138,7 +138,7 @@ def test_launch_makes_a_run_that_clean_deletes(workshop: Workshop, tmp_path: Pat
     own = tags.mapping(described["Tags"])
     assert (described["ImageId"], own[tags.RUN], own[tags.STATE]) == (image, launched["run"], tags.TEMPORARY)
     assert launched["ssh"].endswith(f"admin@{launched['address']}")
-    past = read(tmp_path / "state" / "imagepipe" / "runs" / launched["run"])
+    past = run_folders.read(tmp_path / "state" / "imagepipe" / "runs" / launched["run"])
     assert {claim.kind for claim in past.open_claims()} == {"key-pair", "security-group", "instance"}
     assert past.outcome == "succeeded"
     # `clean` opens the cloud of the journal.

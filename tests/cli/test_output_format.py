@@ -14,9 +14,11 @@ from click.testing import CliRunner
 
 from imagepipe.cli.main import COMMANDS, main
 from imagepipe.clock import SystemClock
-from imagepipe.engine.journal import FILE_NAME, Journal, Lifetime, RunRecord
+from imagepipe.engine.file_store import JOURNAL as FILE_NAME
+from imagepipe.engine.journal import Lifetime, RunRecord
 from imagepipe.local.machines import requirements
 from imagepipe.local.machines.requirements import Finding, Verdict
+from tests import run_folders
 
 ROOT = Path(__file__).resolve().parents[2]
 HELD = {"kind": "instance", "id": "i-1", "region": "us-east-1"}
@@ -62,7 +64,7 @@ def dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     folder = tmp_path / "imagepipe" / "runs" / "aaaa1111"
     record = RunRecord("aaaa1111", "2026-11-23T03:00:00Z", ("web",), {}, {"local": str(tmp_path / "store")})
-    journal = Journal.create(folder, record, SystemClock())
+    journal = run_folders.create(folder, record, SystemClock())
     journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     journal.close()
     return folder

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from imagepipe.cli.main import main
 from imagepipe.clock import SystemClock, iso
+from imagepipe.engine.file_store import FileStore
 from imagepipe.engine.journal import Journal, RunRecord
 from imagepipe.errors import UsageError
 
@@ -29,7 +30,7 @@ def _died(tmp_path: Path, existing: object) -> None:
     given = {"files": [str(file)], "specs": ["web"], "variables": {}, "region": None, "existing": existing}
     build = {"id": "aaaa1111", "timestamp": "20261129T030000Z"}
     record = RunRecord("aaaa1111", iso(datetime(2026, 11, 29, tzinfo=UTC)), ("web",), build, {}, given)
-    Journal.create(tmp_path / "imagepipe" / "runs" / "aaaa1111", record, SystemClock()).close()
+    Journal.create(FileStore(tmp_path / "imagepipe" / "runs"), record, SystemClock()).close()
 
 
 def _resume() -> Result:

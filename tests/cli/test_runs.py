@@ -14,8 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from imagepipe.cli.main import main
-from imagepipe.engine.journal import FILE_NAME, Journal, Lifetime, RunRecord
+from imagepipe.engine.file_store import JOURNAL as FILE_NAME
+from imagepipe.engine.journal import Journal, Lifetime, RunRecord
 from imagepipe.errors import UsageError
+from tests import run_folders
 
 NAME = {"us-east-1": {"name": "web-1", "description": "", "tags": {}}}
 KEPT = [{"id": "ami-1", "region": "us-east-1", "name": "web-1", "snapshots": ["snap-1"], "bundle": None}]
@@ -56,7 +58,7 @@ def _run(
     """Write the journal of a run that took so long, and leave it open."""
     clock = StoppedClock(datetime.fromisoformat(started).replace(tzinfo=UTC))
     record = RunRecord(id, f"{started}Z", specs, {}, {})
-    journal = Journal.create(folder / id, record, clock)
+    journal = run_folders.create(folder / id, record, clock)
     if holds:
         journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     clock.time += timedelta(seconds=seconds)
@@ -105,11 +107,11 @@ def test_runs_are_listed_newest_first_below_a_header(history: Path) -> None:
     ("words", "found"),
     [
         (["-n", "2"], ["dddd4444", "aabb2222"]),
-        (["--state", "failed", "--state", "dead"], ["aabb2222", "cccc3333"]),
-        (["--state", "unreadable"], ["dddd4444"]),
+        (["--status", "failed", "--status", "dead"], ["aabb2222", "cccc3333"]),
+        (["--status", "unreadable"], ["dddd4444"]),
         (["--spec", "db"], ["aabb2222"]),
         (["--spec", "w*"], ["aabb2222", "aaaa1111"]),
-        (["--spec", "web", "--state", "succeeded", "-n", "1"], ["aaaa1111"]),
+        (["--spec", "web", "--status", "succeeded", "-n", "1"], ["aaaa1111"]),
         (["--spec", "nothing"], []),
     ],
 )
@@ -122,13 +124,13 @@ def test_a_filter_that_selects_nothing_differs_from_no_runs(history: Path, tmp_p
     assert CliRunner().invoke(main, ["runs"], env={"XDG_STATE_HOME": str(tmp_path / "x")}).output == "no runs yet\n"
 
 
-@pytest.mark.parametrize("words", [["-n", "0"], ["-n", "x"], ["--state", "done"]])
+@pytest.mark.parametrize("words", [["-n", "0"], ["-n", "x"], ["--status", "done"]])
 def test_bad_options_are_refused(history: Path, words: list[str]) -> None:
     assert _call("runs", *words).exit_code != 0
 
 
 def test_a_run_in_json_has_its_times_and_images(history: Path) -> None:
-    (row,) = json.loads(_call("runs", "--format", "json", "--state", "succeeded").stdout)
+    (row,) = json.loads(_call("runs", "--format", "json", "--status", "succeeded").stdout)
     assert (row["seconds"], row["image_names"]) == (247.0, ["web-1"])
     assert row["ended"] == "2026-11-23T03:04:07.000000Z" or row["ended"].startswith("2026-11-23T03:04:07")
     assert row["images"] == [{"image_id": "ami-1", "region": "us-east-1", "name": "web-1"}]
@@ -148,10 +150,10 @@ def test_a_run_in_progress_has_a_duration_so_far_and_no_end(folder: Path) -> Non
 
 def test_what_is_cleaned_up_later_does_not_change_when_a_run_ended(history: Path) -> None:
     clock = StoppedClock(datetime(2026, 12, 24, tzinfo=UTC))
-    journal = Journal.reopen(history / "aabb2222", clock)
+    journal = run_folders.reopen(history / "aabb2222", clock)
     journal.release(journal.claims()[0])
     journal.close()
-    (row,) = json.loads(_call("runs", "--format", "json", "--state", "failed").stdout)
+    (row,) = json.loads(_call("runs", "--format", "json", "--status", "failed").stdout)
     assert (row["seconds"], row["held"]) == (8.0, [])
 
 

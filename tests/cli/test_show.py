@@ -11,14 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from imagepipe.cli.end import Closing
-from imagepipe.cli.run_store import CLOSING
 from imagepipe.cli.show import show
 from imagepipe.clock import SystemClock
 from imagepipe.engine.events import FILE_NAME, EventFile, StageFailed
-from imagepipe.engine.journal import FILE_NAME as JOURNAL
-from imagepipe.engine.journal import Journal, Lifetime, RunRecord
+from imagepipe.engine.file_store import JOURNAL, FileStore
+from imagepipe.engine.journal import Lifetime, RunRecord
+from imagepipe.engine.journal_store import CLOSING
 from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.masking import Masker
+from tests import run_folders
 from tests.engine.test_events import SAMPLES
 
 ENDS = """\
@@ -33,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a failed run that could not delete an instance."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     folder = tmp_path / "imagepipe" / "runs" / "7f3a91c2"
-    journal = Journal.create(folder, RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", ("web",), {}, {}), SystemClock())
+    journal = run_folders.create(folder, RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", ("web",), {}, {}), SystemClock())
     journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     journal.note("finished", outcome="failed", held=[])
     journal.close()
@@ -106,10 +107,11 @@ def test_a_run_whose_process_died_can_be_resumed(folder: Path) -> None:
 
 
 def test_a_name_of_any_bytes_in_the_last_lines_is_kept(folder: Path) -> None:
-    closing = Closing(folder / CLOSING, Masker(["hunter2"]))
+    closing = Closing(Masker(["hunter2"]))
     odd = os.fsdecode(b"odd-\xff")
     closing.print(f"error: step-1: {odd} hunter2")
-    closing.keep()
+    FileStore(folder.parent).put(folder.name, CLOSING, closing.content())
     kept = (folder / CLOSING).read_text(encoding="utf-8")
+    assert (folder / CLOSING).stat().st_mode & 0o777 == 0o600
     assert "odd-" in kept
     assert "hunter2" not in kept

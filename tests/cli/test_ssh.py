@@ -13,8 +13,9 @@ import pytest
 from imagepipe.clock import SystemClock
 from imagepipe.communicator import keys
 from imagepipe.engine.encoding import encode
-from imagepipe.engine.journal import Journal, Lifetime, RunRecord
+from imagepipe.engine.journal import Lifetime, RunRecord
 from imagepipe.values import Endpoint, Instance, Reachable
+from tests import run_folders
 from tests.account import Account
 from tests.communicator.sshd import Sshd, sshd
 from tests.local.aws import harness
@@ -30,7 +31,7 @@ class Kept:
             "7f3a91c2", "2026-11-23T03:00:00Z", ("web",), {}, {"endpoint_url": account.cloud.endpoint}
         )
         self.folder = root / "imagepipe" / "runs" / self.record.id
-        self.journal = Journal.create(self.folder, self.record, SystemClock())
+        self.journal = run_folders.create(self.folder, self.record, SystemClock())
 
     def machine(self, endpoint: Endpoint, stage: str = "connect") -> str:
         """Record a machine that accepted a login; return the id of its instance."""

@@ -12,6 +12,7 @@ from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
 from imagepipe.engine.executor import STOP_SECONDS, Outcome, RunServices, execute
+from imagepipe.engine.file_store import FileStore
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.groups import Groups
 from imagepipe.engine.journal import Claim, Journal, Lifetime, RunRecord
@@ -47,7 +48,7 @@ class Rig:
         self.clock = SystemClock()
         self.cancel = Cancel(self.clock)
         self.graph = Graph()
-        self.journal = Journal.create(self.folder / RUN.id, RUN, self.clock)
+        self.journal = Journal.create(FileStore(self.folder), RUN, self.clock)
         self.events = Events(RUN.id, self.clock, Masker(self.secrets), [self.seen.append])
 
     def add(self, name: str, what: Callable[[Context], Any] = lambda ctx: None, *needs: Ref[Any]) -> Ref[Any]:

@@ -11,9 +11,10 @@ import pytest
 
 from imagepipe.engine import events as ev
 from imagepipe.engine.groups import Groups, Limit
-from imagepipe.engine.journal import Lifetime, State, read
+from imagepipe.engine.journal import Lifetime, State
 from imagepipe.engine.stage import After, Context, Ref, Stage
 from imagepipe.errors import Cancelled
+from tests import run_folders
 from tests.engine.rig import RUN, Rig, failing, holding, meeting
 
 
@@ -116,7 +117,7 @@ def test_a_cancel_ends_waits_undoes_and_is_no_failure(rig: Rig) -> None:
     assert outcome.cancelled
     assert outcome.failures == ()
     assert rig.released == ["instance"]
-    assert read(rig.folder / RUN.id).outcome == "cancelled"
+    assert run_folders.read(rig.folder / RUN.id).outcome == "cancelled"
 
 
 def test_kept_on_failure_means_that_nothing_is_cleaned_up(rig: Rig) -> None:
@@ -209,7 +210,7 @@ def test_a_stage_that_does_not_end_keeps_a_cancelled_run_from_nothing(rig: Rig) 
     assert outcome.cancelled
     assert outcome.stuck == ("deaf",)
     assert rig.released == ["instance"]
-    assert read(rig.folder / RUN.id).outcome == "cancelled"
+    assert run_folders.read(rig.folder / RUN.id).outcome == "cancelled"
 
 
 def test_what_a_stuck_stage_may_still_create_stays_claimed(rig: Rig) -> None:

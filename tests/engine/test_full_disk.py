@@ -12,10 +12,12 @@ import pytest
 
 from imagepipe.clock import SystemClock
 from imagepipe.engine.events import EventFile, Events, RunFinished
-from imagepipe.engine.journal import FILE_NAME, Journal, Lifetime, read
+from imagepipe.engine.file_store import JOURNAL as FILE_NAME
+from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
 from imagepipe.masking import Masker
+from tests import run_folders
 from tests.engine.rig import RUN, Rig, holding
 
 
@@ -31,7 +33,7 @@ def full_at(size: int) -> Iterator[None]:
 
 
 def test_a_line_that_did_not_fit_is_not_there_and_the_next_one_is_whole(tmp_path: Path) -> None:
-    journal = Journal.create(tmp_path / "r1", RUN, SystemClock())
+    journal = run_folders.create(tmp_path / "r1", RUN, SystemClock())
     file = tmp_path / "r1" / FILE_NAME
     before = file.read_bytes()
     with full_at(len(before) + 10), pytest.raises(ImagepipeError, match="writing the journal") as refused:
@@ -41,7 +43,7 @@ def test_a_line_that_did_not_fit_is_not_there_and_the_next_one_is_whole(tmp_path
     journal.bind(journal.intend("key-pair", "us-east-1", lifetime=Lifetime.RUN, stage="key"), "key-1")
     journal.close()
     assert [json.loads(line)["type"] for line in file.read_text().splitlines()] == ["run", "intended", "bound"]
-    assert [claim.id for claim in read(tmp_path / "r1").claims] == ["key-1"]
+    assert [claim.id for claim in run_folders.read(tmp_path / "r1").claims] == ["key-1"]
 
 
 def test_what_is_held_is_cleaned_up_though_nothing_can_be_written_any_more(tmp_path: Path) -> None:
@@ -66,13 +68,15 @@ def test_what_is_held_is_cleaned_up_though_nothing_can_be_written_any_more(tmp_p
     assert str(outcome.failures[0].error).startswith("writing the journal")
     assert rig.released == ["instance"]
     assert not outcome.held
-    assert [claim.id for claim in read(tmp_path / RUN.id).open_claims()] == ["instance-1"], "clean looks for it again"
+    assert [claim.id for claim in run_folders.read(tmp_path / RUN.id).open_claims()] == ["instance-1"], (
+        "clean looks for it again"
+    )
 
 
 def test_a_state_folder_that_cannot_be_written_is_an_error_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ImagepipeError, match=r"writing the journal .*/file/r1/journal.jsonl: Not a directory"):
-        Journal.create(tmp_path / "file" / "r1", RUN, SystemClock())
+        run_folders.create(tmp_path / "file" / "r1", RUN, SystemClock())
 
 
 @pytest.mark.filterwarnings("default")

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from imagepipe.cli.main import main
 from imagepipe.clock import SystemClock
 from imagepipe.engine import events as ev
-from imagepipe.engine.journal import FILE_NAME, Journal, Lifetime, RunRecord, read
+from imagepipe.engine.file_store import JOURNAL as FILE_NAME
+from imagepipe.engine.journal import Lifetime, RunRecord
 from imagepipe.errors import ImagepipeError
 from imagepipe.report.console import ConsoleReport
+from tests import run_folders
 from tests.engine.test_events import SAMPLES
 from tests.fuzzing import BOUNDED, read_or_refused
 
@@ -39,7 +41,9 @@ RECORDS = st.builds(
 
 def _journal(folder: Path) -> list[dict[str, Any]]:
     """The lines of a journal with one of everything."""
-    journal = Journal.create(folder, RunRecord("r1", "2026-11-25T03:00:00Z", ("web",), {"id": "r1"}, {}), SystemClock())
+    journal = run_folders.create(
+        folder, RunRecord(folder.name, "2026-11-25T03:00:00Z", ("web",), {"id": "r1"}, {}), SystemClock()
+    )
     instance = journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     image = journal.intend("image", "us-east-1", lifetime=Lifetime.PRODUCT, stage="capture", details={"name": "web"})
     journal.note("begun", stage="step-1")
@@ -54,7 +58,7 @@ def _journal(folder: Path) -> list[dict[str, Any]]:
 
 def _look(folder: Path) -> None:
     """The journal is read, or refused; and so it is by the commands that show it."""
-    past = read_or_refused(lambda: read(folder), ImagepipeError, str(folder))
+    past = read_or_refused(lambda: run_folders.read(folder), ImagepipeError, str(folder))
     if past is None:
         return
     for claim in past.claims:
@@ -107,7 +111,7 @@ def test_a_journal_that_is_cut_anywhere_is_what_came_before(tmp_path: Path, data
     whole = (folder / FILE_NAME).read_bytes()
     at = data.draw(st.integers(whole.index(b"\n") + 1, len(whole)))
     (folder / FILE_NAME).write_bytes(whole[:at])
-    past = read(folder)
+    past = run_folders.read(folder)
     assert len(past.claims) == whole[: whole.rfind(b"\n", 0, at) + 1].count(b'"intended"')
 
 

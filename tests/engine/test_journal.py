@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from imagepipe.clock import SystemClock
-from imagepipe.engine.journal import FILE_NAME, Finished, Journal, Lifetime, RunRecord, State, read
+from imagepipe.engine.file_store import JOURNAL as FILE_NAME
+from imagepipe.engine.journal import Finished, Journal, Lifetime, RunRecord, State
 from imagepipe.errors import ImagepipeError, UsageError
+from tests import run_folders
 
 RUN = RunRecord("7f3a", "2026-11-23T03:00:00Z", ("web",), {"id": "7f3a", "timestamp": "x"}, {"local": "/store"})
 
@@ -23,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def journal(folder: Path) -> Iterator[Journal]:
-    journal = Journal.create(folder, RUN, SystemClock())
+    journal = run_folders.create(folder, RUN, SystemClock())
     yield journal
     journal.close()
 
@@ -37,7 +39,7 @@ def test_a_journal_says_what_was_written_into_it(journal: Journal, folder: Path)
     journal.keep(journal.bind(image, "ami-1"))
     journal.note("finished", outcome="succeeded", held=[])
 
-    past = read(folder)
+    past = run_folders.read(folder)
 
     assert past.run == RUN
     assert past.claims == journal.claims()
@@ -50,14 +52,14 @@ def test_a_journal_says_what_was_written_into_it(journal: Journal, folder: Path)
 def test_a_name_of_any_bytes_is_kept_as_it_is(journal: Journal, folder: Path) -> None:
     name = "caf\udce9.txt"
     journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch", details={"file": name})
-    assert read(folder).claims[0].details == {"file": name}
+    assert run_folders.read(folder).claims[0].details == {"file": name}
 
 
 def test_a_claim_is_on_disk_before_the_cloud_is_asked(
     journal: Journal, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    monkeypatch.setattr("imagepipe.engine.journal.os.fsync", lambda descriptor: synced.append(_size(folder)))
+    monkeypatch.setattr("imagepipe.engine.file_store.os.fsync", lambda descriptor: synced.append(_size(folder)))
     journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
     assert synced == [_size(folder)], "synced once, with the whole line in the file"
 
@@ -82,19 +84,19 @@ def test_a_last_line_cut_short_is_left_out_and_the_next_does_not_run_into_it(jou
     journal.close()
     with (folder / FILE_NAME).open("a") as file:
         file.write('{"type": "bound", "claim": "c1", "id": "i-')
-    assert read(folder).claims == (claim,)
-    again = Journal.reopen(folder, SystemClock())
+    assert run_folders.read(folder).claims == (claim,)
+    again = run_folders.reopen(folder, SystemClock())
     again.release(claim)
     again.close()
-    assert read(folder).open_claims() == []
+    assert run_folders.read(folder).open_claims() == []
 
 
 def test_a_run_that_goes_on_is_known_to_be_alive_and_cannot_be_reopened(journal: Journal, folder: Path) -> None:
-    assert read(folder).is_alive
+    assert run_folders.read(folder).is_alive
     with pytest.raises(UsageError, match="in progress in another process"):
-        Journal.reopen(folder, SystemClock())
+        run_folders.reopen(folder, SystemClock())
     journal.close()
-    assert not read(folder).is_alive
+    assert not run_folders.read(folder).is_alive
 
 
 def test_a_journal_that_somebody_changed_is_named_with_its_line(journal: Journal, folder: Path) -> None:
@@ -102,7 +104,7 @@ def test_a_journal_that_somebody_changed_is_named_with_its_line(journal: Journal
     with (folder / FILE_NAME).open("a") as file:
         file.write('{"type": "bound", "claim": "c9", "id": "i-1"}\n')
     with pytest.raises(ImagepipeError, match=r"journal\.jsonl, line 2, cannot be read"):
-        read(folder)
+        run_folders.read(folder)
 
 
 def test_a_journal_of_another_version_is_refused(journal: Journal, folder: Path) -> None:
@@ -111,33 +113,34 @@ def test_a_journal_of_another_version_is_refused(journal: Journal, folder: Path)
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "version": 99}) + "\n")
     with pytest.raises(ImagepipeError, match="another version"):
-        read(folder)
+        run_folders.read(folder)
 
 
 def test_an_empty_journal_is_a_run_that_held_nothing(folder: Path) -> None:
     folder.mkdir()
     (folder / FILE_NAME).touch()
     with pytest.raises(ImagepipeError, match="before it created anything"):
-        read(folder)
+        run_folders.read(folder)
 
 
 def test_the_lock_ends_with_the_process(folder: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from imagepipe.clock import SystemClock;"
-        "from imagepipe.engine.journal import Journal, RunRecord;"
-        "Journal.create(Path(sys.argv[1]), RunRecord('r', 't', (), {}, {}), SystemClock()); os._exit(0)"
+        "from imagepipe.engine.file_store import FileStore; from imagepipe.engine.journal import Journal, RunRecord;"
+        "store, run = FileStore(Path(sys.argv[1])), RunRecord(sys.argv[2], 't', (), {}, {});"
+        "Journal.create(store, run, SystemClock()); os._exit(0)"
     )
-    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
-    assert not read(folder).is_alive
+    subprocess.run([sys.executable, "-c", program, str(folder.parent), folder.name], check=True)
+    assert not run_folders.read(folder).is_alive
 
 
 def test_what_a_dead_process_claimed_is_taken_up_by_the_same_stage_once(folder: Path) -> None:
-    dead = Journal.create(folder, RUN, SystemClock())
+    dead = run_folders.create(folder, RUN, SystemClock())
     open_claim = dead.bind(dead.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     gone = dead.intend("key-pair", "us-east-1", lifetime=Lifetime.RUN, stage="key")
     dead.release(gone)
     dead.close()
-    journal = Journal.reopen(folder, SystemClock())
+    journal = run_folders.reopen(folder, SystemClock())
     try:
         other = journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="test-launch")
         again = journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
@@ -151,10 +154,10 @@ def test_what_a_dead_process_claimed_is_taken_up_by_the_same_stage_once(folder: 
 
 
 def test_what_was_cleaned_up_before_its_stage_runs_again_is_not_taken_up(folder: Path) -> None:
-    dead = Journal.create(folder, RUN, SystemClock())
+    dead = run_folders.create(folder, RUN, SystemClock())
     dead.bind(dead.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     dead.close()
-    journal = Journal.reopen(folder, SystemClock())
+    journal = run_folders.reopen(folder, SystemClock())
     try:
         [claim] = journal.claims()
         journal.release(claim)
@@ -168,13 +171,13 @@ def test_outputs_are_of_the_stages_that_finished_and_were_not_dropped_since(jour
     journal.note("output", stage="launch", fingerprint="f1", value={"id": "i-1"})
     journal.note("output", stage="step-1", fingerprint="f2", value=None)
     journal.note("begun", stage="step-2")
-    past = read(folder)
+    past = run_folders.read(folder)
     assert past.outputs == {"launch": Finished("f1", {"id": "i-1"}), "step-1": Finished("f2", None)}
     assert past.begun == {"step-1", "step-2"}
     journal.note("finished", outcome="failed", held=[])
     journal.note("resumed", dropped=["step-1", "step-2"])
     journal.note("dropped", stages=["step-1", "step-2"])
-    past = read(folder)
+    past = run_folders.read(folder)
     assert list(past.outputs) == ["launch"]
     assert past.begun == frozenset()
     assert past.outcome is None, "it goes on"

@@ -32,13 +32,14 @@ from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connections, Watch
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import AnyEvent, Events
-from imagepipe.engine.journal import Journal, Lifetime, RunRecord
+from imagepipe.engine.journal import Lifetime, RunRecord
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.local.disks.files import Disks
 from imagepipe.local.disks.search import scan_disk
 from imagepipe.local.host.cgroup import MachineGroup
 from imagepipe.masking import Masker
 from imagepipe.values import Bundle, BundlePlace, Endpoint, Instance, Reachable
+from tests import run_folders
 from tests.bundle.samples import CASES
 from tests.machine.bakery import Bakery, _data
 
@@ -149,7 +150,7 @@ def test_no_secret_is_on_the_instance_in_its_processes_or_in_the_bundle(
             ec2, connections, recipients, Ref("machine"), Ref("source"), Ref("place"), "canary", ACCOUNT, is_local=True,
             offline=Offline(Disks(bakery.store.disks).snapshot_path, scan_disk),
         )  # fmt: skip
-        journal = Journal.create(tmp_path / "run", RunRecord("r1", "2026-11-23T00:00:00Z", (), {}, {}), clock)
+        journal = run_folders.create(tmp_path / "r1", RunRecord("r1", "2026-11-23T00:00:00Z", (), {}, {}), clock)
         events = Events("r1", clock, Masker(), [said.append])
         claim = journal.intend("bundle", "us-east-1", lifetime=Lifetime.PRODUCT, stage="bucket")
         place = BundlePlace(BUCKET, f"p/{claim.token}", claim.token)

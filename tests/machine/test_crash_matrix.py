@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.reliability.bench import SCENARIOS, Scenario
+from tests.reliability.kept_runs import SharedRuns
 from tests.reliability.matrix import Lab, chosen, lab, table
 
 pytestmark = pytest.mark.machine
@@ -29,6 +30,12 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield bench
 
 
+@pytest.fixture(scope="module")
+def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with lab(tmp_path_factory.mktemp("shared-matrix"), SharedRuns) as bench:
+        yield bench
+
+
 @pytest.mark.parametrize("kind", SCENARIOS)
 def test_a_build_that_is_killed_leaves_nothing_after_clean_and_ends_well_after_resume(
     bench: Lab, kind: Scenario
@@ -41,3 +48,10 @@ def test_a_build_that_is_killed_leaves_nothing_after_clean_and_ends_well_after_r
     findings = [bench.try_out(point) for point in points]
     assert not [each for each in findings if each.leaks or each.wrong], findings
     assert table(findings).count("| 0 | 0 |") == len(SCENARIOS)
+
+
+def test_a_build_with_shared_state_that_is_killed_is_cleaned_up_and_resumed_as_well(shared_bench: Lab) -> None:
+    points = [shared_bench.before_output("ebs", "launch")]
+    sys.stdout.write(f"{', '.join(map(str, points))}\n")
+    findings = [shared_bench.try_out(point) for point in points]
+    assert not [each for each in findings if each.leaks or each.wrong], findings

@@ -27,7 +27,9 @@ from imagepipe.cli.main import BUG, _exit_code
 from imagepipe.clock import SystemClock
 from imagepipe.engine.events import FILE_NAME as EVENTS_FILE
 from imagepipe.engine.events import to_json
-from imagepipe.engine.journal import FILE_NAME, Journal, Lifetime, RunRecord
+from imagepipe.engine.file_store import JOURNAL as FILE_NAME
+from imagepipe.engine.journal import Lifetime, RunRecord
+from tests import run_folders
 from tests.bundle.samples import CASES as BUNDLES
 from tests.engine.test_events import SAMPLES
 from tests.reliability.slips import slipped, with_another_value
@@ -164,7 +166,7 @@ def _bundles(folder: Path, draw: random.Random) -> Iterator[Answer]:
 def _runs(folder: Path, draw: random.Random) -> Iterator[Answer]:
     run = folder / "state/imagepipe/runs/7f3a91c2"
     record = RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", ("web",), {"id": "7f3a91c2"}, {})
-    journal = Journal.create(run, record, SystemClock())
+    journal = run_folders.create(run, record, SystemClock())
     journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     journal.note("output", stage="launch", fingerprint="f", value={"id": "i-1"})
     journal.note("finished", outcome="failed", held=[])

@@ -11,10 +11,12 @@ import itertools
 import os
 import signal
 import sys
+from functools import partialmethod
 from typing import Any
 
 from imagepipe.cli.main import run
 from imagepipe.engine.journal import Journal
+from imagepipe.state.bucket_store import BucketStore
 
 _write = Journal._write
 _numbers = itertools.count(1)
@@ -33,6 +35,8 @@ def _dying(line: int, when: str) -> Any:
 
 
 if __name__ == "__main__":
+    if lease := os.environ.get("IMAGEPIPE_CRASH_LEASE"):
+        BucketStore.__init__ = partialmethod(BucketStore.__init__, lease_seconds=float(lease))  # type: ignore[assignment]
     number, moment, *words = sys.argv[1:]
     Journal._write = _dying(int(number), moment)  # type: ignore[method-assign]
     sys.argv = ["imagepipe", *words]

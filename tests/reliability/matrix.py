@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 from tests.machine.bakery import Bakery, without_boot
 from tests.reliability.bench import SCENARIOS, Scenario, alike, differences, inventory, own_images, retire, tags_of
+from tests.reliability.kept_runs import KeptRuns, LocalRuns, SharedRuns
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 180
@@ -72,8 +73,8 @@ class Undisturbed:
 class Lab:
     """A cloud of its own, and the builds on it."""
 
-    def __init__(self, bakery: Bakery) -> None:
-        self._bakery = bakery
+    def __init__(self, bakery: Bakery, runs: KeptRuns) -> None:
+        self._bakery, self._runs = bakery, runs
         self._specs = {kind: bakery.write(f"{kind}.yaml", text) for kind, text in SCENARIOS.items()}
         self._known: dict[Scenario, Undisturbed] = {}
 
@@ -85,9 +86,9 @@ class Lab:
             )  # makes what the cloud lacks: buckets
             self._retire(kind)
             self._bakery.admin("DELETE", "calls")
-            self._bakery.build(self._specs[kind])
+            run = self._bakery.build(self._specs[kind], **self._runs.env).run
             calls = self._calls()
-            self._known[kind] = Undisturbed(self._bakery.journal(), self._images(kind), calls)
+            self._known[kind] = Undisturbed(self._runs.records(run), self._images(kind), calls)
             self._retire(kind)
         return self._known[kind]
 
@@ -107,7 +108,7 @@ class Lab:
         wanted = self.undisturbed(point.kind)
         before = inventory(self._bakery)
         if run := self._killed(point):
-            cleaned = self._bakery("clean", run)
+            cleaned = self._bakery("clean", run, *self._runs.access, **self._runs.env)
             if cleaned.code != 0:
                 finding.leaks.append(f"clean: exit {cleaned.code}: {cleaned.err[-500:]}")
             self._retire_finished(point.kind, wanted)
@@ -127,7 +128,7 @@ class Lab:
                 self._retire(kind, spec)
 
     def _go_on(self, point: Point, run: str, wanted: Undisturbed, finding: Finding) -> None:
-        resumed = self._bakery("resume", run, "--format", "json")
+        resumed = self._bakery("resume", run, "--format", "json", *self._runs.access, **self._runs.env)
         if resumed.code == 2 and ("nothing is left to do" in resumed.err or "is empty" in resumed.err):
             return  # the run had ended already
         if resumed.code != 0:
@@ -143,12 +144,12 @@ class Lab:
 
     def _killed(self, point: Point) -> str | None:
         """Kill a build at the point, and return the run's id; None if it died before it had one."""
-        known = set(self._bakery.runs.iterdir()) if self._bakery.runs.is_dir() else set()
+        known = self._runs.ids()
         words = [str(point.line), point.when, "build", str(self._specs[point.kind]), "--local"]
         done = subprocess.run(
             [sys.executable, "-m", "tests.reliability.crash", *words],
             cwd=ROOT,
-            env={**self._bakery.env, "PYTHONPATH": str(ROOT)},
+            env={**self._bakery.env, "PYTHONPATH": str(ROOT), **self._runs.env},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=SECONDS,
@@ -156,8 +157,10 @@ class Lab:
         )
         if done.returncode not in (-9, 0):
             raise SystemExit(f"{point}: exit {done.returncode}: {done.stderr.decode()[-2000:]}")
-        found = [path.name for path in set(self._bakery.runs.iterdir()) - known if (path / "journal.jsonl").exists()]
-        return found[0] if found and (self._bakery.runs / found[0] / "journal.jsonl").stat().st_size else None
+        for run in self._runs.ids() - known:
+            self._runs.await_death(run)
+            return run
+        return None
 
     def _calls(self) -> dict[str, int]:
         counted = Counter[str]()
@@ -179,10 +182,10 @@ class Lab:
 
 
 @contextmanager
-def lab(folder: Path) -> Iterator[Lab]:
+def lab(folder: Path, runs: Callable[[Bakery], KeptRuns] = LocalRuns) -> Iterator[Lab]:
     """Start a cloud of machines without a boot, for the block, and end it with its machines."""
     with without_boot(folder) as bakery:
-        yield Lab(bakery)
+        yield Lab(bakery, runs(bakery))
 
 
 def chosen(lab: Lab, kinds: Sequence[Scenario], sample: int | None, seed: int) -> list[Point]:
@@ -214,10 +217,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the sample (now)")
     parser.add_argument("--kind", choices=list(SCENARIOS), action="append", help="scenario (all)")
     parser.add_argument("--state", type=Path, help="where to keep what was tried, to go on another time")
+    parser.add_argument("--shared", action="store_true", help="keep the runs in a bucket of the cloud")
     words = parser.parse_args()
+    runs = SharedRuns if words.shared else LocalRuns
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the cloud is ended too
     tried = read_tried(words.state)
-    with tempfile.TemporaryDirectory(prefix="imagepipe-matrix-") as name, lab(Path(name)) as bench:
+    with tempfile.TemporaryDirectory(prefix="imagepipe-matrix-") as name, lab(Path(name), runs) as bench:
         kinds = words.kind or list(SCENARIOS)
         points = chosen(bench, kinds, words.sample, words.seed)
         every = sum(len(bench.points(kind)) for kind in kinds)

@@ -24,6 +24,7 @@ from imagepipe.local.aws.protocol.query import XML, Answer
 
 EVERYWHERE = frozenset({"CreateBucket", "ListBuckets", "GetBucketLocation"})
 """Operations that any region answers."""
+CONDITIONAL_WRITES = frozenset({"PutObject", "CompleteMultipartUpload"})
 UNKNOWN_TO_MOTO = re.compile(
     "Abac|Analytics|Annotation|IntelligentTiering|Metadata|Metrics|Torrent|CreateSession|RenameObject|UpdateObject"
     "|WriteGetObjectResponse|DeleteBucketInventory|PutBucketRequestPayment"
@@ -99,6 +100,16 @@ def check_supported(operation: Operation) -> None:
     """Raise AwsError for an operation that moto would take for another one."""
     if UNKNOWN_TO_MOTO.search(operation.name):
         raise AwsError("NotImplemented", f"The local cloud does not have {operation.name}", status=501)
+
+
+def check_conditions(request: Request, operation: Operation) -> None:
+    """Raise AwsError for a condition on a write that S3 does not have: If-None-Match takes only an asterisk.
+
+    moto, under S3's lock, does the rest: the object is absent, or has the ETag, or the answer is 412.
+    """
+    if operation.name in CONDITIONAL_WRITES and request.headers.get("if-none-match", "*") != "*":
+        text = "A header you provided implies functionality that is not implemented"
+        raise AwsError("NotImplemented", text, status=501)
 
 
 def bucket_of(identity: Identity, name: str) -> Any:

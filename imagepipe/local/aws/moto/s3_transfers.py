@@ -97,6 +97,7 @@ class Transfers:
         if redirect := s3.redirect(identity, operation):
             return redirect
         s3.check_supported(operation)
+        s3.check_conditions(request, operation)
         s3.check_md5(request, received.md5 if received else hashlib.md5(request.body, usedforsecurity=False).digest())
         s3.check_signed_headers(request)
         checksum = self._check_checksum(request, operation, received)

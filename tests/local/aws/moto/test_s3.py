@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from botocore.exceptions import ConnectionClosedError
+from botocore.exceptions import ClientError, ConnectionClosedError
 
 from imagepipe.local.aws.authentication.signature import Request
 from imagepipe.local.aws.faults.faults import Fault, Faults
@@ -121,3 +122,50 @@ def test_s3_s_calls_are_counted_by_operation(s3: Any, cloud: Cloud) -> None:
     s3.put_object(Bucket=BUCKET, Key="k", Body=b"")
     s3.head_object(Bucket=BUCKET, Key="k")
     assert cloud.admin("GET", "calls") == {"s3:HeadObject": 1, "s3:PutObject": 1}
+
+
+def test_a_write_if_absent_succeeds_once(s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"1", IfNoneMatch="*")
+    with refused("PreconditionFailed"):
+        s3.put_object(Bucket=BUCKET, Key="k", Body=b"2", IfNoneMatch="*")
+    assert s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"1"
+    s3.delete_object(Bucket=BUCKET, Key="k")
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"3", IfNoneMatch="*")
+
+
+def test_a_write_if_unchanged_needs_the_etag_of_the_object(s3: Any) -> None:
+    first = s3.put_object(Bucket=BUCKET, Key="k", Body=b"1")["ETag"]
+    second = s3.put_object(Bucket=BUCKET, Key="k", Body=b"2", IfMatch=first)["ETag"]
+    with refused("PreconditionFailed"):
+        s3.put_object(Bucket=BUCKET, Key="k", Body=b"3", IfMatch=first)
+    with refused("NoSuchKey"):
+        s3.put_object(Bucket=BUCKET, Key="other", Body=b"3", IfMatch=second)
+    assert s3.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"2"
+
+
+def test_of_many_writes_if_absent_at_once_one_succeeds(cloud: Cloud, s3: Any) -> None:
+    def write(number: int) -> bool:
+        try:
+            s3.put_object(Bucket=BUCKET, Key="k", Body=b"%d" % number, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "PreconditionFailed":
+                raise
+            return False
+        return True
+
+    with ThreadPoolExecutor(12) as pool:
+        won = [number for number, is_winner in enumerate(pool.map(write, range(12))) if is_winner]
+    assert [int(s3.get_object(Bucket=BUCKET, Key="k")["Body"].read())] == won
+
+
+def test_a_condition_that_s3_does_not_have_is_refused(s3: Any) -> None:
+    with refused("NotImplemented"):
+        s3.put_object(Bucket=BUCKET, Key="k", Body=b"1", IfNoneMatch='"etag"')
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"1")
+
+
+def test_a_fault_stands_for_the_conflict_of_two_writes_in_s3s_own_servers(faults: Faults, s3: Any) -> None:
+    faults.add(Fault(effect="refuse", action="s3:PutObject", code="ConditionalRequestConflict", status=409, times=1))
+    with refused("ConditionalRequestConflict"):
+        s3.put_object(Bucket=BUCKET, Key="k", Body=b"1", IfNoneMatch="*")
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"1", IfNoneMatch="*")

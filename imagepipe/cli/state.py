@@ -1,0 +1,67 @@
+"""Open the runs of a command: files on this computer, or shared state in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from imagepipe.cli.cloud import CloudTarget, cloud_target, open_cloud
+from imagepipe.cli.options import CloudOptions, state_folder
+from imagepipe.cli.state_options import StateOptions, location_of
+from imagepipe.clock import Clock
+from imagepipe.engine.file_store import FileStore
+from imagepipe.engine.journal_store import JournalStore
+
+if TYPE_CHECKING:
+    from imagepipe.state.bucket import StateBucket
+    from imagepipe.state.location import StateLocation
+
+
+@contextmanager
+def open_state(options: StateOptions, cloud: CloudOptions | CloudTarget, clock: Clock) -> Iterator[JournalStore]:
+    """Open the runs for reading. Raises UsageError, CloudError."""
+    location = location_of(options)
+    if location is None:
+        yield FileStore(state_folder())
+        return
+    with _open_bucket(location, cloud, clock) as bucket:
+        yield _store(bucket, clock)
+
+
+@contextmanager
+def open_writable_state(
+    options: StateOptions, cloud: CloudOptions | CloudTarget, clock: Clock
+) -> Iterator[JournalStore]:
+    """Open the runs for writing. Raises CloudError if a bucket cannot keep shared state."""
+    location = location_of(options)
+    if location is None:
+        yield FileStore(state_folder())
+        return
+    from imagepipe.state.probe import probe
+
+    with _open_bucket(location, cloud, clock) as bucket:
+        probe(bucket)
+        if bucket.region != bucket.home:
+            click.echo(f"note: the state bucket {location.bucket} is in {bucket.region}", err=True)
+        yield _store(bucket, clock)
+
+
+@contextmanager
+def _open_bucket(location: StateLocation, cloud: CloudOptions | CloudTarget, clock: Clock) -> Iterator[StateBucket]:
+    from imagepipe.state.bucket import StateBucket
+
+    target = cloud if isinstance(cloud, CloudTarget) else cloud_target(cloud)
+    region = None if isinstance(cloud, CloudTarget) else cloud.region
+    # The state is opened with the caller's own credentials: commands that assume no role must read it too.
+    with open_cloud(replace(target, role=None), region=region, clock=clock) as regions:
+        yield StateBucket(regions.session, location, clock)
+
+
+def _store(bucket: StateBucket, clock: Clock) -> JournalStore:
+    from imagepipe.state.bucket_store import BucketStore
+
+    return BucketStore(bucket, state_folder(), clock)
