@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     Hundreds of local clouds are started and stopped, each syncs its records to disk, and all wait for the same disk. So
     their folders are in memory, unless the machine tests run, whose disks would fill it.
     """
+    # A shell starts background jobs with SIGINT ignored, and every child of a test would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     is_set = {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & os.environ.keys()
     if not _is_machine_run(config) and not is_set and _free(MEMORY_FILES) >= ROOM:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY_FILES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from imagepipe.clock import parse_iso
@@ -67,11 +67,15 @@ class BakedImage:
         """Return the image as text."""
         return f"{self.id} in {self.region}"
 
+    def is_deprecated_at(self, now: datetime) -> bool:
+        """Return whether the image is deprecated, or will be within minutes: EC2 takes no time in the past."""
+        return self.deprecated_at is not None and self.deprecated_at <= now + timedelta(minutes=3)
+
     def state_at(self, now: datetime) -> str:
         """Return the state in words, with `deprecated` and `unfinished`, which are no states in EC2."""
         if self.state == "available" and not self.is_kept:
             return "unfinished"
-        if self.state == "available" and self.deprecated_at is not None and self.deprecated_at <= now:
+        if self.state == "available" and self.is_deprecated_at(now):
             return "deprecated"
         return self.state
 

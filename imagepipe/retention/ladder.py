@@ -97,7 +97,7 @@ def _next_step(
 ) -> tuple[Step, tuple[BakedImage, ...], datetime]:
     """Return the least advanced step that some image needs, those images, and the time at which it is due."""
     grace = {step: rules.grace.get(step, timedelta()) for step in Step}
-    fresh = tuple(image for image in bake.images if image.state == "available" and not _is_deprecated(image, now))
+    fresh = tuple(image for image in bake.images if image.state == "available" and not image.is_deprecated_at(now))
     if fresh:
         return Step.DEPRECATE, fresh, since + grace[Step.DEPRECATE]
     enabled = [image for image in bake.images if image.state == "available"]
@@ -110,11 +110,6 @@ def _next_step(
         return Step.DISABLE, (*enabled, *unmarked), due
     disabled = max(image.disabled_at or now for image in bake.images)
     return Step.DEREGISTER, bake.images, max(disabled, since) + grace[Step.DEREGISTER]
-
-
-def _is_deprecated(image: BakedImage, now: datetime) -> bool:
-    """Return whether an image is deprecated, or will be within minutes: EC2 takes no time in the past."""
-    return image.deprecated_at is not None and image.deprecated_at <= now + timedelta(minutes=3)
 
 
 def days(time: timedelta) -> str:

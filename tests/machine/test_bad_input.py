@@ -227,7 +227,7 @@ def test_an_instance_that_somebody_else_terminates_ends_the_build(bakery: Bakery
     until(came, moment)
     instance = _instance(bakery)
     bakery.client().terminate_instances(InstanceIds=[instance])
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     failed = Baked(process.returncode, out, err)
     if moment == "step":
         _fails(failed, 7, "step 'long' (", f"{instance} is ", "somebody else")

@@ -195,7 +195,7 @@ def test_a_signal_undoes_everything_and_exits_130(bakery: Bakery, number: signal
     process = bakery.start("build", str(spec), "--local")
     until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "the step runs")
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert bakery.inventory() == before

@@ -210,7 +210,7 @@ def test_what_is_killed_midway_is_gone_on_with_and_nothing_is_sent_twice(bundles
         pid = _parent(_parent(pid))
         assert b"sshd" in Path(f"/proc/{pid}/cmdline").read_bytes()
     os.kill(pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "continuing with another agent" in err
     [image] = Baked(0, out, err).images.values()
@@ -353,7 +353,7 @@ def test_a_build_that_ends_while_parts_are_sent_leaves_nothing(bundles: Bakery, 
     process = bundles.start("build", str(spec(bundles, "ended", "- shell: 'true'")), "--local")
     _agent(bundles, process)
     os.kill(process.pid, how)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     if how == signal.SIGINT:
         assert process.returncode == 130, out + err
         terminated = [line.split()[2] for line in out.splitlines() if " deleted " in line]

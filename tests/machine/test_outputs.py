@@ -85,7 +85,7 @@ def test_a_report_that_cannot_be_written_after_the_build_is_an_error(bench: Bake
     assert "did not finish" in str(begun.get("message"))
     junit.unlink()
     junit.symlink_to("/dev/full")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert f"error: writing {junit}: No space left on device" in err
     assert bench.journal()[-1]["outcome"] == "succeeded"

@@ -109,3 +109,9 @@ def test_an_old_launch_does_not_condemn_an_image() -> None:
 
 def test_durations_are_written_in_their_largest_unit() -> None:
     assert [days(timedelta(seconds=each)) for each in (90 * 86400, 7200, 60, 61, 0)] == ["90d", "2h", "1m", "61s", "0s"]
+
+
+def test_an_image_whose_deprecation_is_a_minute_away_counts_as_deprecated() -> None:
+    """EC2 takes no time in the past, so that of `prune` is always in the next minute."""
+    assert replace(_image(1), deprecated_at=NOW + timedelta(minutes=1)).state_at(NOW) == "deprecated"
+    assert replace(_image(1), deprecated_at=NOW + DAY).state_at(NOW) == "available"
