@@ -180,7 +180,7 @@ def test_no_secret_is_on_the_instance_in_its_processes_or_in_the_bundle(
     in_bundle, bundle_bytes = _found(unpacked, {**needles, **more, "control": CONTROL})
     assert in_bundle == {"control"}
 
-    journal_text = (tmp_path / "run/journal.jsonl").read_bytes() + repr(said).encode()
+    journal_text = (tmp_path / "r1/journal.jsonl").read_bytes() + repr(said).encode()
     assert not [name for name, needle in needles.items() if needle in journal_text]
     for key in [row["Key"] for row in s3.list_objects_v2(Bucket=BUCKET)["Contents"]]:
         s3.delete_object(Bucket=BUCKET, Key=key)

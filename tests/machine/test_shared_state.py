@@ -19,7 +19,7 @@ STATE = "s3://our-state/team"
 STEPS = """
 - shell: echo once | sudo tee -a /etc/steps
   idempotent: true
-- shell: echo sleeping; sleep 5
+- shell: echo sleeping; sleep 15
   idempotent: true
 """
 
