@@ -32,7 +32,7 @@ from imagepipe.values import Endpoint
 from tests.machine.guests import host_key_user_data
 
 REGIONS = ("us-east-1", "us-west-2")
-SECONDS = 120.0
+SECONDS = 600.0
 
 MINIMAL = """\
 imagepipe: 1

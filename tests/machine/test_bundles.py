@@ -100,6 +100,7 @@ def _output(*command: object) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.emulated
 def test_a_tree_takes_over_partition_table_and_boot_loader_and_boots_in_another_size(
     bakery: Bakery, base: BaseImage, bucket: str, tmp_path: Path
 ) -> None:

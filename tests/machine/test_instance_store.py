@@ -327,6 +327,7 @@ def test_a_bucket_that_will_not_do_is_refused_before_anything_is_launched(
         s3.delete_bucket(Bucket=bucket)
 
 
+@pytest.mark.emulated
 def test_the_block_method_takes_a_disk_with_its_boot_loader_and_qemu_boots_it(bundles: Bakery) -> None:
     """Two guests under software emulation, the second from the bundle: by its own boot loader, with no trace of us."""
     steps = "- {shell: 'echo taken >/etc/taken; rm -f /root/secret; sync', sudo: true}"
