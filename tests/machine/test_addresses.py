@@ -27,7 +27,7 @@ def refuses(guest: Guest) -> bool:
     return False
 
 
-@pytest.mark.parametrize("kind", ["container", "sshd", "qemu"])
+@pytest.mark.parametrize("kind", ["container", "sshd", pytest.param("qemu", marks=pytest.mark.emulated)])
 def test_open_ports_answer_at_further_addresses_for_as_long_as_the_machine_has_them(
     store: Store, new_guest: NewGuest, tmp_path: Path, kind: str
 ) -> None:

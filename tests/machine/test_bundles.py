@@ -63,6 +63,7 @@ def test_the_bundle_of_a_bare_file_system_boots_in_a_container(bakery: Bakery, b
     bakery.client().deregister_image(ImageId=image)
 
 
+@pytest.mark.emulated
 def test_the_bundle_of_a_whole_disk_boots_by_its_own_boot_loader_in_qemu(
     bakery: Bakery, base: BaseImage, bucket: str
 ) -> None:

@@ -104,6 +104,7 @@ def _is_in_file(path: Path, text: bytes) -> bool:
     return subprocess.run(["grep", "-qaF", text, str(path)], check=False).returncode == 0
 
 
+@pytest.mark.emulated
 def test_a_running_virtual_machine_serves_changed_metadata(store: Store, new_guest: NewGuest) -> None:
     guest = new_guest()
     driver = QemuDriver(store.machines)

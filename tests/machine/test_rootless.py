@@ -254,6 +254,7 @@ def qemu_runs(user: PlainUser) -> bool | None:
     return any(" qemu-system" in each for each in user.processes()) or None
 
 
+@pytest.mark.emulated
 def test_ctrl_c_of_a_build_leaves_no_process(user: PlainUser) -> None:
     with user.popen(*IMAGEPIPE, "build", "spec.yaml", "--local", env=environment(user)) as build:
         until(lambda: qemu_runs(user), "the machine boots", seconds=BUILD_SECONDS)
