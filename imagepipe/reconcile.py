@@ -54,7 +54,7 @@ class Reconciler:
 
     def missing(self, spec: LoadedSpec, existing: Existing) -> list[str]:
         """Return the regions of a spec in which the image does not exist yet."""
-        return [region for region in self._everywhere(spec) if region not in existing.images]
+        return existing.missing(self._everywhere(spec))
 
     def _everywhere(self, spec: LoadedSpec) -> list[str]:
         checked = spec.checked()

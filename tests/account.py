@@ -22,7 +22,7 @@ from tests.local.aws.harness import KEY_ID, SECRET, Cloud
 
 @dataclass
 class Account:
-    """What stages work with."""
+    """An account of a local cloud, with the objects that stages work with."""
 
     cloud: Cloud
     folder: Path

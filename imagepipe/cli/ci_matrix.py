@@ -82,36 +82,31 @@ def ci_matrix(options: CiMatrixOptions) -> None:
 
     Each spec, and each base, is treated as if it said `reuse: unchanged`: it has a job only if its inputs have changed,
     its base is baked, or its image lacks a region or a permission. A job runs
-    `imagepipe build FILE --only KEY`, or `imagepipe publish FILE --yes`. Changes nothing.
+    `imagepipe build FILE --only KEY`, or `imagepipe publish FILE --only KEY --yes`. Changes nothing.
     """
     if options.include and options.output != "gitlab":
         raise UsageError("--include is for --format gitlab")
     loaded = bases_first(load_buildable(NamedSpecs.of(options.specs), read_variables(options.variables), SAMPLE_BUILD))
     if options.cloud.region:
         check_region(options.cloud.region, loaded)
-    jobs = _jobs(options, loaded)
+    jobs = {job.key: job for job in _jobs(options, loaded)}
     found = levels(loaded, jobs)
+    unchanged = [str(spec.key) for spec in loaded if str(spec.key) not in jobs]
     match options.output:
         case "json":
-            print_json(
-                {
-                    "levels": [[job.to_json() for job in level] for level in found],
-                    "unchanged": [str(spec.key) for spec in loaded if str(spec.key) not in jobs],
-                }
-            )
+            print_json({"levels": [[job.to_json() for job in level] for level in found], "unchanged": unchanged})
         case "github":
             click.echo(github(found, options.levels), nl=False)
         case "gitlab":
             click.echo(gitlab(found, options.include), nl=False)
         case _:
-            _print(loaded, jobs, found)
+            _print(found, unchanged)
 
 
-def _jobs(options: CiMatrixOptions, loaded: Sequence[LoadedSpec]) -> dict[str, Job]:
-    """Return the jobs by key."""
+def _jobs(options: CiMatrixOptions, loaded: Sequence[LoadedSpec]) -> list[Job]:
+    """Return the jobs of the specs that have one."""
     if options.with_unchanged:
-        found = [job_of(spec, None, ()) for spec in loaded]
-        return {job.key: job for job in found if job is not None}
+        return [Job.build(spec, "all specs were asked for") for spec in loaded]
     for spec in loaded:
         spec.is_named = False  # a spec that is named is baked even if nothing has changed
     target, clock, region = cloud_target(options.cloud), SystemClock(), options.cloud.region
@@ -122,14 +117,13 @@ def _jobs(options: CiMatrixOptions, loaded: Sequence[LoadedSpec]) -> dict[str, J
             job_of(spec, decision, spec.checked().publish.everywhere(home(spec.checked())))
             for spec, decision in zip(loaded, decisions, strict=True)
         ]
-    return {job.key: job for job in found if job is not None}
+    return [job for job in found if job is not None]
 
 
-def _print(loaded: Sequence[LoadedSpec], jobs: dict[str, Job], found: Sequence[Sequence[Job]]) -> None:
+def _print(found: Sequence[Sequence[Job]], unchanged: Sequence[str]) -> None:
     for number, level in enumerate(found):
         click.echo(f"level {number}")
         for job in level:
             click.echo(f"  {job.command} {job.key}, because {job.reason}")
-    unchanged = [str(spec.key) for spec in loaded if str(spec.key) not in jobs]
     if unchanged:
         click.echo(f"up to date: {', '.join(unchanged)}")

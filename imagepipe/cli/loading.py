@@ -30,6 +30,16 @@ class Selection:
     force: bool = False
 
 
+def only_option(command: F) -> F:
+    """Add `--only`."""
+    return click.option(
+        "--only",
+        multiple=True,
+        metavar="SPEC",
+        help="Of the specs given, only this one; repeatable. A build reuses its bases if nothing has changed.",
+    )(command)
+
+
 def selection_options(command: F) -> F:
     """Add `--only`, `--with-dependents` and `--force`."""
     for option in (
@@ -37,12 +47,7 @@ def selection_options(command: F) -> F:
             "--force", is_flag=True, help="Bake the specs given even if they say `reuse` and nothing has changed."
         ),
         click.option("--with-dependents", is_flag=True, help="Also build every spec that is built on one of these."),
-        click.option(
-            "--only",
-            multiple=True,
-            metavar="SPEC",
-            help="Of the specs given, build only this one; repeatable. Its bases are reused if nothing has changed.",
-        ),
+        only_option,
     ):
         command = option(command)
     return command

@@ -17,7 +17,7 @@ class PastInputs:
 
     def manifest(self, run: str, key: str) -> InputManifest | str:
         """Return the inputs of a spec in a run, or the reason why they are not known."""
-        if not run or not (self._store.folder(run).is_dir() if self._store.is_local else True):
+        if not run or (self._store.is_local and not self._store.folder(run).is_dir()):
             where = "on this computer" if self._store.is_local else f"in {self._store}"
             return f"the inputs of run {run or '?'} are not {where}: it ran elsewhere, or its folder was deleted"
         name = document_of(key)

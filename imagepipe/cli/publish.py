@@ -13,7 +13,7 @@ import click
 from imagepipe.cli.build import current_build, record_for_resume
 from imagepipe.cli.cloud import cloud_target, open_cloud, region_of
 from imagepipe.cli.end import changes_json, print_end
-from imagepipe.cli.loading import check_files_of_bundles, load_buildable
+from imagepipe.cli.loading import Selection, check_files_of_bundles, load_buildable, only_option
 from imagepipe.cli.options import (
     CloudOptions,
     NamedSpecs,
@@ -44,6 +44,7 @@ class PublishOptions:
     """Arguments and options of `imagepipe publish`."""
 
     words: tuple[str, ...]
+    only: tuple[str, ...]
     variables: VariableOptions
     cloud: CloudOptions
     state: StateOptions
@@ -65,6 +66,7 @@ Examples:
 @cloud_options
 @variable_options
 @state_option
+@only_option
 @click.option("--yes", "is_confirmed", is_flag=True, help="Make the changes without asking; needed without a terminal.")
 @click.option("--dry-run", is_flag=True, help="Print the differences, and change nothing.")
 @log_format_option
@@ -84,7 +86,7 @@ def publish(options: PublishOptions) -> int:
     values, region = read_variables(options.variables), options.cloud.region
     named = NamedSpecs.of(_specs(options.words, images))
     build = current_build(run_id, named.files, clock)
-    loaded = [spec for spec in load_buildable(named, values, build) if spec.is_named]
+    loaded = [spec for spec in load_buildable(named, values, build, Selection(options.only)) if spec.is_named]
     if images and len(loaded) > 1:
         keys = ", ".join(str(spec.key) for spec in loaded)
         raise UsageError(f"{images[0]} belongs to one spec, but {len(loaded)} are named: {keys}")

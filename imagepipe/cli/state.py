@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,32 +22,37 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_state(options: StateOptions, cloud: CloudOptions | CloudTarget, clock: Clock) -> Iterator[JournalStore]:
-    """Open the runs for reading. Raises UsageError, CloudError."""
+def open_state(
+    options: StateOptions,
+    cloud: CloudOptions | CloudTarget,
+    clock: Clock,
+    check: Callable[[StateBucket], None] = lambda bucket: None,
+) -> Iterator[JournalStore]:
+    """Open the runs; `check` examines the bucket first, if they are in one. Raises UsageError, CloudError."""
     location = location_of(options)
     if location is None:
         yield FileStore(state_folder())
         return
+    from imagepipe.state.bucket_store import BucketStore
+
     with _open_bucket(location, cloud, clock) as bucket:
-        yield _store(bucket, clock)
+        check(bucket)
+        yield BucketStore(bucket, state_folder(), clock)
 
 
-@contextmanager
 def open_writable_state(
     options: StateOptions, cloud: CloudOptions | CloudTarget, clock: Clock
-) -> Iterator[JournalStore]:
+) -> AbstractContextManager[JournalStore]:
     """Open the runs for writing. Raises CloudError if a bucket cannot keep shared state."""
-    location = location_of(options)
-    if location is None:
-        yield FileStore(state_folder())
-        return
+    return open_state(options, cloud, clock, _check_writable)
+
+
+def _check_writable(bucket: StateBucket) -> None:
     from imagepipe.state.probe import probe
 
-    with _open_bucket(location, cloud, clock) as bucket:
-        probe(bucket)
-        if bucket.region != bucket.home:
-            click.echo(f"note: the state bucket {location.bucket} is in {bucket.region}", err=True)
-        yield _store(bucket, clock)
+    probe(bucket)
+    if bucket.region != bucket.home:
+        click.echo(f"note: the state bucket {bucket.location.bucket} is in {bucket.region}", err=True)
 
 
 @contextmanager
@@ -59,9 +64,3 @@ def _open_bucket(location: StateLocation, cloud: CloudOptions | CloudTarget, clo
     # The state is opened with the caller's own credentials: commands that assume no role must read it too.
     with open_cloud(replace(target, role=None), region=region, clock=clock) as regions:
         yield StateBucket(regions.session, location, clock)
-
-
-def _store(bucket: StateBucket, clock: Clock) -> JournalStore:
-    from imagepipe.state.bucket_store import BucketStore
-
-    return BucketStore(bucket, state_folder(), clock)

@@ -106,6 +106,6 @@ class JournalStore(Protocol):
 
     @property
     def is_local(self) -> bool:
-        """Whether the runs are on this computer only."""
+        """True if the runs are on this computer only."""
 
     def __str__(self) -> str: ...

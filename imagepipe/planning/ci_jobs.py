@@ -28,27 +28,29 @@ class Job:
     """`build` bakes it; `publish` changes an image that exists."""
     reason: str
 
+    @classmethod
+    def build(cls, spec: LoadedSpec, reason: str) -> Job:
+        """Return the job that bakes a spec."""
+        return cls(str(spec.file), str(spec.key), "build", reason)
+
     def to_json(self) -> dict[str, str]:
+        """Return the job as a row of a matrix."""
         return {"file": self.file, "key": self.key, "command": self.command, "reason": self.reason}
 
 
-def job_of(spec: LoadedSpec, decision: Decision | None, regions: Iterable[str]) -> Job | None:
-    """Return the job of a spec that is published in `regions`; None if nothing is to be done for it.
-
-    Without a decision, the spec is baked.
-    """
-    file, key = str(spec.file), str(spec.key)
-    if decision is None:
-        return Job(file, key, "build", "all specs were asked for")
-    if decision.existing is None:
-        return Job(file, key, "build", decision.reason)
-    missing = [region for region in regions if region not in decision.existing.images]
-    if missing:
-        return Job(file, key, "publish", f"{decision.existing.describe()} is not in {', '.join(missing)} yet")
-    if changes := decision.existing.changes:
-        lacking = dict.fromkeys(f"{change.stage} in {change.region}" for change in changes)
-        return Job(file, key, "publish", f"{decision.existing.describe()} lacks: {', '.join(lacking)}")
-    return None
+def job_of(spec: LoadedSpec, decision: Decision, regions: Iterable[str]) -> Job | None:
+    """Return the job of a spec that is published in `regions`; None if nothing is to be done for it."""
+    existing = decision.existing
+    if existing is None:
+        return Job.build(spec, decision.reason)
+    if missing := existing.missing(regions):
+        reason = f"{existing.describe()} is not in {', '.join(missing)} yet"
+    elif existing.changes:
+        lacking = dict.fromkeys(f"{change.stage} in {change.region}" for change in existing.changes)
+        reason = f"{existing.describe()} lacks: {', '.join(lacking)}"
+    else:
+        return None
+    return Job(str(spec.file), str(spec.key), "publish", reason)
 
 
 def levels(loaded: Sequence[LoadedSpec], jobs: Mapping[str, Job]) -> list[list[Job]]:

@@ -176,7 +176,7 @@ def _reference(loaded: LoadedSpec, given: Given, build: Build) -> LoadedSpec | N
 
 
 def load_project(file: Path) -> Project:
-    """Return the project of a file in its folder or a parent; defaults if there is none. Raises SpecError."""
+    """Return the project that a file belongs to; the defaults if it belongs to none. Raises SpecError."""
     project, problems = _project(file)
     if problems:
         raise SpecError(problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,10 @@ class Existing:
     def describe(self) -> str:
         """Return the images as text."""
         return ", ".join(f"{id} in {region}" for region, id in self.images.items())
+
+    def missing(self, regions: Iterable[str]) -> list[str]:
+        """Return those of these regions in which the image does not exist yet."""
+        return [region for region in regions if region not in self.images]
 
     def stages(self, region: str) -> frozenset[str]:
         """Return the names of the stages that change the image in a region."""

@@ -119,6 +119,18 @@ def test_what_the_spec_no_longer_has_is_removed(account: Account) -> None:
         assert described["DeregistrationProtection"] == "disabled"
 
 
+def test_one_spec_of_a_file_is_published_though_another_was_never_baked(account: Account) -> None:
+    """As a CI job of `ci-matrix` does it."""
+    image = kept_image(account)
+    more = "publish: {regions: [us-west-2]}\n"
+    _spec(f"{more}---\n{SPEC.replace('name: web', 'name: other').replace('web-', 'other-')}")
+    with pytest.raises(CloudError, match="other"):
+        _publish(account)
+    result = _publish(account, "web.yaml", "--only", "web", "--yes")
+    assert result.return_value == 0, result.output
+    assert _copy(account)["SourceImageId"] == image.id
+
+
 def test_nothing_is_changed_without_a_confirmation(account: Account) -> None:
     kept_image(account)
     _spec("publish: {ssm_parameter: /images/web}\n")

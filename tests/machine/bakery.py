@@ -199,7 +199,7 @@ class Bakery:
         return found
 
     def is_on_disk(self, baked: Baked, needle: bytes) -> bool:
-        """Whether any block of the captured disk of a build's last image, free ones too, has these bytes."""
+        """Tell if any block of the captured disk of a build's last image, free ones too, has these bytes."""
         snapshot = json.loads(baked.out)["images"][-1]["snapshots"][0]
         path = Disks(self.store.disks).snapshot_path(snapshot)
         return any(needle in block for block in _data(path, overlap=len(needle)))
@@ -252,7 +252,7 @@ class Booted:
     connection: Connection
 
     def sh(self, command: str) -> str:
-        """What a command prints; it must succeed."""
+        """Return the output of a command, which must succeed."""
         from imagepipe.clock import Deadline, SystemClock
         from imagepipe.engine.cancel import Cancel
 
@@ -297,7 +297,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 
 def _data(path: Path, *, overlap: int) -> Iterator[bytes]:
-    """What is not a hole in a sparse file, in blocks that overlap."""
+    """Yield the data of a sparse file, without its holes, in blocks that overlap."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         at = 0

@@ -87,7 +87,7 @@ class Guest:
         return client
 
     def run(self, command: str, *, within: float = SECONDS) -> str:
-        """What the command prints, once the machine lets us in; fails if it exits with anything but 0."""
+        """Return the output of a command, once the machine lets us in; fail if it exits with anything but 0."""
         end = time.monotonic() + within
         while True:
             try:
