@@ -163,7 +163,7 @@ def _not_up(cloud: Cloud, ec2: Any) -> None:
 
 
 def _dies(cloud: Cloud, ec2: Any) -> None:
-    made = running(ec2)
+    made = launch(ec2)  # it runs for a moment, which a slow computer does not see
     until(lambda: state(ec2, made) == "terminated")
     assert instance(ec2, made)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
     assert ec2.describe_volumes()["Volumes"] == [], "its volumes went with it"
