@@ -60,10 +60,16 @@ class Examiner:
         self._regions, self._region, self._now = regions, region, now
         self.examined: dict[str, Examined] = {}
 
-    def unchanged(self, loaded: Sequence[LoadedSpec], *, force: bool) -> dict[str, Existing]:
-        """Return the images of the specs that need no bake, by key. `loaded` has bases first."""
-        existing: dict[str, Existing] = {}
-        for wave in waves([each for each in loaded if may_reuse(each, force=force)]):
+    def unchanged(
+        self, loaded: Sequence[LoadedSpec], *, force: bool, known: Mapping[str, Existing] | None = None
+    ) -> dict[str, Existing]:
+        """Return the images of the specs that need no bake, by key. `loaded` has bases first.
+
+        `known` has the images of specs that were baked before, and are not examined.
+        """
+        existing = dict(known or {})
+        examined = [each for each in loaded if str(each.key) not in existing and may_reuse(each, force=force)]
+        for wave in waves(examined):
             ready = [each for each in wave if each.base_spec is None or str(each.base_spec.key) in existing]
             sources = {
                 str(each.key): existing[str(each.base_spec.key)].images.get(self._region(each.checked()), "")

@@ -15,6 +15,7 @@ import click
 
 from imagepipe.cli.cloud import CloudTarget, cloud_target, open_cloud, region_of
 from imagepipe.cli.end import print_end
+from imagepipe.cli.engine_options import EngineOptions, engine_options
 from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.loading import (
     Selection,
@@ -64,6 +65,7 @@ class BuildOptions:
     cloud: CloudOptions
     run_options: RunOptions
     state: StateOptions
+    engine: EngineOptions
 
 
 @click.command(
@@ -78,6 +80,7 @@ Examples:
   imagepipe build web-server.yaml --junit tests.xml
   imagepipe build --plan web-server.plan
   imagepipe build web-server.yaml --state s3://our-state/team
+  imagepipe build specs/ --state s3://our-state/team --engine temporal://localhost:7233
 """,
 )
 @click.argument("specs", nargs=-1, metavar="SPEC...")
@@ -86,6 +89,7 @@ Examples:
 @run_options
 @selection_options
 @state_option
+@engine_options
 @click.option(
     "--plan",
     "plan_file",
@@ -109,6 +113,12 @@ def build(options: BuildOptions) -> int:
     Exit code 0 when every image is available in every region. After a failure, Ctrl-C or SIGTERM, everything that the
     build created is deleted. A second Ctrl-C exits at once; `imagepipe clean` then deletes the rest.
     """
+    if options.engine.engine:
+        from imagepipe.cli.engine import build_on_temporal
+
+        return build_on_temporal(options)
+    if options.engine.build_id:
+        raise UsageError("--build-id names a build on Temporal: it needs --engine temporal://HOST:PORT/NAMESPACE")
     with reported_in(options.run_options.junit):
         return _build_images(options)
 

@@ -184,7 +184,7 @@ def _clean_runs(options: CleanOptions, report: CleanReport, store: JournalStore)
     has_failed = False
     for run in runs:
         try:
-            has_failed |= _clean_one(store, run, report, options)
+            has_failed |= clean_run(store, run, report, options.cloud, is_dry_run=options.dry_run)
         except ImagepipeError as error:
             if not options.is_all:
                 raise
@@ -253,13 +253,15 @@ def _named_runs(store: JournalStore, words: Sequence[str], *, is_local: bool) ->
     return runs
 
 
-def _clean_one(store: JournalStore, run: str, report: CleanReport, options: CleanOptions) -> bool:
-    """Delete the resources of one run; return whether something is left."""
+def clean_run(
+    store: JournalStore, run: str, report: CleanReport, cloud: CloudOptions, *, is_dry_run: bool = False
+) -> bool:
+    """Delete the resources of one run; return whether something is left. Raises UsageError if it is in progress."""
     past = read(store, run)
     if past.is_alive:
         store.check_free(run)
     claims = past.open_claims()
-    if options.dry_run:
+    if is_dry_run:
         for claim in reversed(claims):
             report.resource(claim, past.run.id, "would be deleted")
         return False
@@ -267,7 +269,7 @@ def _clean_one(store: JournalStore, run: str, report: CleanReport, options: Clea
         return False
     clock = SystemClock()
     journal = Journal.reopen(store, run, clock)
-    target = recorded_target(past.run.cloud, options.cloud)
+    target = recorded_target(past.run.cloud, cloud)
     try:
         with open_cloud(target, region=None, clock=clock) as regions, journal.event_sink() as sink:
             target.check_account(regions)

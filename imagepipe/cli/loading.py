@@ -68,9 +68,12 @@ def stored_variables(values: Given, loaded: Sequence[LoadedSpec]) -> dict[str, A
 
 
 def load_buildable(
-    named: NamedSpecs, given: Given, build: Build, selection: Selection = Selection()
+    named: NamedSpecs, given: Given, build: Build | None, selection: Selection = Selection()
 ) -> list[LoadedSpec]:
-    """Load specs that can be built. Raises SpecError with all problems."""
+    """Load specs that can be built. Raises SpecError with all problems.
+
+    Without `build`, as on a machine that lacks the secrets, a variable without a value is not a problem.
+    """
     beside = _specs_beside(named.files) if selection.with_dependents else []
     loaded = load(named.files, given, build=build, dependents_in=beside)
     loaded = select_variants(loaded, named.selections)

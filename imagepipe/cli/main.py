@@ -38,13 +38,17 @@ COMMANDS = {
     "ssh": ("imagepipe.cli.ssh:ssh", "Log in to a machine that was kept after a failure."),
     "images": ("imagepipe.cli.images:images", "List, show, launch, retire and deregister images."),
     "demo": ("imagepipe.cli.demo:demo", "Bake a sample on the local cloud, boot its image and fetch its page."),
+    "worker": ("imagepipe.cli.worker:worker", "Bake for builds on Temporal, when one machine is not enough."),
     "bundle": ("imagepipe.cli.bundle:bundle", "Pack, unpack, verify and inspect instance-store bundles."),
     "local": ("imagepipe.cli.local:local", "Manage the local cloud: serve, stop, status, images, doctor."),
 }
 """Module and help line of each command. A command's libraries are loaded only when it is called."""
 
 
-SHORT_LIVED = frozenset({"build", "publish", "resume", "validate", "why", "plan", "ci-matrix"})
+HIDDEN = {"run-bake": "imagepipe.cli.run_bake:run_bake"}
+"""Commands that programs call."""
+
+SHORT_LIVED = frozenset({"build", "run-bake", "publish", "resume", "validate", "why", "plan", "ci-matrix"})
 """Commands that start with the garbage collector off. Libraries and botocore's models create hundreds of thousands of
 objects that are never freed, and each collection would visit them all. A run turns it on before its first stage."""
 FORMER_OPTIONS = {"--json": "--format json"}
@@ -60,9 +64,10 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+        place = HIDDEN.get(name) or (COMMANDS[name][0] if name in COMMANDS else None)
+        if place is None:
             return None
-        module, _, attribute = COMMANDS[name][0].partition(":")
+        module, _, attribute = place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
@@ -73,7 +78,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS:
+        if args and args[0] not in COMMANDS and args[0] not in HIDDEN:
             from difflib import get_close_matches
 
             meant = get_close_matches(args[0], COMMANDS, n=1)

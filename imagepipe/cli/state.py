@@ -18,6 +18,7 @@ from imagepipe.engine.journal_store import JournalStore
 
 if TYPE_CHECKING:
     from imagepipe.state.bucket import StateBucket
+    from imagepipe.state.bucket_store import BucketStore
     from imagepipe.state.location import StateLocation
 
 
@@ -33,21 +34,31 @@ def open_state(
     if location is None:
         yield FileStore(state_folder())
         return
+    with open_bucket_store(location, cloud, clock) as (bucket, store):
+        check(bucket)
+        yield store
+
+
+@contextmanager
+def open_bucket_store(
+    location: StateLocation, cloud: CloudOptions | CloudTarget, clock: Clock
+) -> Iterator[tuple[StateBucket, BucketStore]]:
+    """Open shared state, with its bucket. Raises CloudError."""
     from imagepipe.state.bucket_store import BucketStore
 
     with _open_bucket(location, cloud, clock) as bucket:
-        check(bucket)
-        yield BucketStore(bucket, state_folder(), clock)
+        yield bucket, BucketStore(bucket, state_folder(), clock)
 
 
 def open_writable_state(
     options: StateOptions, cloud: CloudOptions | CloudTarget, clock: Clock
 ) -> AbstractContextManager[JournalStore]:
     """Open the runs for writing. Raises CloudError if a bucket cannot keep shared state."""
-    return open_state(options, cloud, clock, _check_writable)
+    return open_state(options, cloud, clock, check_writable)
 
 
-def _check_writable(bucket: StateBucket) -> None:
+def check_writable(bucket: StateBucket) -> None:
+    """Raise CloudError if a bucket cannot keep shared state."""
     from imagepipe.state.probe import probe
 
     probe(bucket)

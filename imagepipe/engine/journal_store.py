@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from imagepipe.engine.events import AnyEvent, Sink
-from imagepipe.errors import ImagepipeError
+from imagepipe.errors import ImagepipeError, UsageError
 
 CLOSING = "closing.txt"
 """Document of a run with the last lines that it printed."""
@@ -23,6 +23,10 @@ CLOSING = "closing.txt"
 
 class RunLost(ImagepipeError):
     """Another process has taken over the run, so this one must not change anything any more."""
+
+
+class RunInProgress(UsageError):
+    """Another process has the run open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,11 +66,11 @@ def _steps(loaded: LoadedSpec) -> Iterator[Input]:
         if isinstance(at.step, TemplateStep):
             content.append(_plain(_names_read(at.folder / at.step.template.src, at.names)))
         yield Input("step", at.path, digest_of(content), value=_short(step_title(at.step)))
-        for root in _roots(at):
+        for root in files_of_step(at):
             yield from _files(root, loaded.file.resolve().parent)
 
 
-def _roots(at: StepAt) -> tuple[Path, ...]:
+def files_of_step(at: StepAt) -> tuple[Path, ...]:
     """Return the files and folders that a step reads."""
     match at.step:
         case ShellStep(shell=shell):

@@ -373,4 +373,6 @@ def _with_defaults(spec: Spec, project: Project) -> Spec:
         changed["launch"] = spec.launch.model_copy(update=launch)
     if defaults.tags:
         changed["output"] = spec.output.model_copy(update={"tags": {**defaults.tags, **spec.output.tags}})
+    if spec.engine is None and defaults.engine:
+        changed["engine"] = defaults.engine
     return spec.model_copy(update=changed) if changed else spec

@@ -715,6 +715,20 @@ def _reuse(value: Any) -> Any:
     return {} if value == "unchanged" else value
 
 
+DEFAULT_QUEUE = "imagepipe"
+"""Queue of the specs that name none."""
+
+
+class Engine(Model):
+    """The workers that bake the image, if the build runs on Temporal."""
+
+    queue: str = Field(
+        DEFAULT_QUEUE,
+        description="Task queue: `imagepipe worker --queue`. One for each account or VPC.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$",
+    )
+
+
 class Spec(Model):
     """One image."""
 
@@ -748,6 +762,9 @@ class Spec(Model):
             description="`unchanged`, or `{max_age: 7d}`: keep an existing image whose inputs are the same. If absent, "
             "a spec that is named on the command line is always baked.",
         )
+    )
+    engine: Engine | None = Field(
+        None, description="Workers that bake the image, for `imagepipe build --engine`; others ignore it."
     )
 
 
@@ -783,6 +800,7 @@ class Defaults(Model):
     )
     ssh_user: UserName | None = Field(None, description="Default of `launch.ssh.user`.")
     tags: dict[str, Text] = Field(default_factory=dict, description="Added to `output.tags`; a spec's own tag wins.")
+    engine: Engine | None = Field(None, description="Default of `engine`.")
 
 
 class Project(Model):

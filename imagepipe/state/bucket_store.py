@@ -23,7 +23,7 @@ from typing import Any
 
 from imagepipe.clock import Clock, iso
 from imagepipe.engine import events as ev
-from imagepipe.engine.journal_store import StoredJournal
+from imagepipe.engine.journal_store import RunInProgress, StoredJournal
 from imagepipe.errors import CloudError, ImagepipeError, UsageError
 from imagepipe.state.bucket import Conflict, StateBucket
 from imagepipe.state.event_batches import EventBatches
@@ -51,7 +51,14 @@ class BucketStore:
 
     def create(self, run: str) -> BucketRun:
         lease = Lease(self._bucket, run, self._clock, seconds=self._lease_seconds)
-        lease.create()
+        try:
+            lease.create()
+        except RunInProgress:
+            if self.journal(run).records:
+                raise
+            # A process died after it took the lease, and before it wrote anything.
+            lease = Lease(self._bucket, run, self._clock, seconds=self._lease_seconds)
+            lease.take_over()
         try:
             name = f"index/{self._clock.now():%Y%m%dT%H%M%SZ}-{run}"
             self._bucket.put(name, b"")

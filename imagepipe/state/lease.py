@@ -19,8 +19,8 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from imagepipe.clock import Clock
-from imagepipe.engine.journal_store import RunLost
-from imagepipe.errors import CloudError, ImagepipeError, UsageError
+from imagepipe.engine.journal_store import RunInProgress, RunLost
+from imagepipe.errors import CloudError, ImagepipeError
 from imagepipe.state.bucket import Conflict, StateBucket, StoredObject
 
 LEASE_SECONDS = 30.0
@@ -95,11 +95,11 @@ class Lease:
         self._trust(self._clock.monotonic(), self._clock.now().timestamp())
 
     def create(self) -> None:
-        """Take the lease of a new run. Raises UsageError if the run exists already."""
+        """Take the lease of a new run. Raises RunInProgress if the run exists already."""
         self._take(lambda: self._bucket.create(self._key, self._content.to_bytes()))
 
     def take_over(self) -> None:
-        """Take the lease of a run whose process is dead. Raises UsageError if it has not run out."""
+        """Take the lease of a run whose process is dead. Raises RunInProgress if it has not run out."""
         stored = self._bucket.read(self._key)
         if stored is None:
             self.create()
@@ -114,7 +114,7 @@ class Lease:
             self._etag = write()
         except Conflict as error:
             if not self._adopt_own():
-                raise UsageError(
+                raise RunInProgress(
                     f"run {self._run} is in progress: another process has just taken its lease",
                     hint="wait for it, or end that process first",
                 ) from error
@@ -213,16 +213,16 @@ def lease_key(run: str) -> str:
 
 
 def check_free(bucket: StateBucket, run: str) -> None:
-    """Raise UsageError, with the owner and the seconds left, if the lease of a run has not run out."""
+    """Raise RunInProgress, with the owner and the seconds left, if the lease of a run has not run out."""
     if stored := bucket.read(lease_key(run)):
         _free(run, stored)
 
 
 def _free(run: str, stored: StoredObject) -> LeaseContent:
-    """Return a lease that has run out. Raises UsageError if it has not."""
+    """Return a lease that has run out. Raises RunInProgress if it has not."""
     seen = LeaseContent.from_bytes(stored.content)
     if (left := seen.seconds_left(stored)) > 0:
-        raise UsageError(
+        raise RunInProgress(
             f"run {run} is in progress: {seen.owner} holds its lease",
             hint=f"wait for it, or end that process; after its death the lease runs out within {left:.0f} s",
         )

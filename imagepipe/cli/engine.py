@@ -1,0 +1,219 @@
+"""`imagepipe build --engine temporal://…`: pack the specs, start the build on the server, and follow it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imagepipe.cli.build import BuildOptions, git_sha
+from imagepipe.cli.cloud import cloud_target, open_cloud
+from imagepipe.cli.loading import load_buildable, stored_variables
+from imagepipe.cli.options import NamedSpecs, check_region, read_variables
+from imagepipe.cli.output_format import print_json
+from imagepipe.cli.state import check_writable, open_bucket_store
+from imagepipe.cli.state_options import check_state_of_specs, location_of
+from imagepipe.cli.worker import check_installed
+from imagepipe.clock import SystemClock
+from imagepipe.errors import StageError, UsageError
+from imagepipe.inputs.files import files_of
+from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.spec.models import DEFAULT_QUEUE
+from imagepipe.spec.variables import ENVIRONMENT_PREFIX, Given, resolve
+from imagepipe.state.packages import store_package
+from imagepipe.temporal.connection import Server
+from imagepipe.temporal.messages import BuildRequest, Job, Limit, Progress
+from imagepipe.wiring.family import bases_first
+
+BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The specs of a build, and everything that the workers need beside the specs."""
+
+    loaded: Sequence[LoadedSpec]
+    named: NamedSpecs
+    given: Given
+    options: BuildOptions
+
+    def values(self, timestamp: str, root: Path) -> dict[str, Any]:
+        """Return the values of the package; `root` is the folder that contains all files of it."""
+        options = self.options
+        return {
+            "files": [os.path.relpath(file.resolve(), root) for file in self.named.files],
+            "folder": str(Path.cwd()),
+            "named": [str(each.key) for each in self.loaded if each.is_named],
+            "variables": stored_variables(self.given, self.loaded),
+            "environment": sorted(_sensitive_environment(self.loaded)),
+            "region": options.cloud.region,
+            "timestamp": timestamp,
+            "git_sha": git_sha(self.named.files[0].resolve().parent)[0],
+            "force": options.selection.force,
+            "timeout": options.run_options.timeout and options.run_options.timeout.total_seconds(),
+            "keep_on_failure": options.run_options.keep_on_failure
+            and options.run_options.keep_on_failure.total_seconds(),
+        }
+
+
+def build_on_temporal(options: BuildOptions) -> int:
+    """Bake on the workers of a Temporal server; return the exit code."""
+    check_installed()
+    from imagepipe.temporal.client import build
+
+    clock = SystemClock()
+    server = Server.parse(str(options.engine.engine))
+    build_id = options.engine.build_id or secrets.token_hex(4)
+    _check(options, build_id)
+    work = _work(options)
+    check_state_of_specs(options.state, work.loaded)
+    location = location_of(options.state)
+    if location is None:
+        raise UsageError(
+            "a build on Temporal keeps its runs in shared state, and no bucket is named",
+            hint="pass --state s3://BUCKET/PREFIX, or set `state` in imagepipe.yaml",
+        )
+    with ExitStack() as stack:
+        target = cloud_target(options.cloud)
+        regions = stack.enter_context(open_cloud(target, region=options.cloud.region, clock=clock))
+        target = target.with_account(regions)
+        bucket, _ = stack.enter_context(open_bucket_store(location, target, clock))
+        check_writable(bucket)
+        jobs = _jobs(work.loaded)
+
+        def request() -> BuildRequest:
+            files = files_of(work.loaded)
+            digest = store_package(
+                bucket, clock, files, lambda root: work.values(clock.now().strftime("%Y%m%dT%H%M%SZ"), root)
+            )
+            return BuildRequest(
+                str(location),
+                location.kms_key,
+                target.record(),
+                digest,
+                jobs,
+                _limits(work.loaded),
+                options.run_options.fail_fast,
+            )
+
+        def echo(line: str) -> None:
+            click.echo(line, file=options.run_options.log)
+
+        again = f"imagepipe build --engine {server} --build-id {build_id}"
+        echo(f"build {build_id} on {server}: {len(jobs)} specs; to follow it from elsewhere: {again}")
+        end = asyncio.run(build(server, os.environ, build_id, request, jobs[0].queue, echo))
+    _print(end.result.baked, end.result.progress, options)
+    if end.is_detached:
+        click.echo(f"build {build_id} goes on; to follow it: {again}", err=True)
+        return 130
+    if end.is_cancelled:
+        click.echo(f"error: build {build_id} was cancelled, and every bake has cleaned up", err=True)
+        return 130
+    return _explain(end.result.progress, str(location))
+
+
+def _check(options: BuildOptions, build_id: str) -> None:
+    """Raise UsageError for options that a build on Temporal does not have."""
+    if not BUILD_ID.fullmatch(build_id):
+        raise UsageError(
+            f"--build-id {build_id}: not an id", hint="use letters, digits, '.', '_' and '-', at most 100 of them"
+        )
+    if options.plan_file or options.run_options.junit:
+        raise UsageError("--plan and --junit cannot be combined with --engine")
+    if not options.specs:
+        raise UsageError("SPEC is missing: name a spec, or a folder with specs")
+
+
+def _work(options: BuildOptions) -> _Work:
+    """Load the specs. Raises SpecError, UsageError."""
+    given = read_variables(options.variables)
+    named = NamedSpecs.of(options.specs)
+    loaded = bases_first(load_buildable(named, given, None, options.selection))
+    for spec in loaded:
+        declared = spec.checked().variables
+        for name, variable in declared.items():
+            if variable.sensitive and (name in given.command_line or name in given.files):
+                raise UsageError(
+                    f"variable '{name}' of {spec.key} is sensitive, and does not travel to the workers",
+                    hint=f"set {ENVIRONMENT_PREFIX}{name} in the environment of the workers",
+                )
+        if missing := {
+            name: how for name, how in resolve(declared, given).missing.items() if not declared[name].sensitive
+        }:
+            name, how = next(iter(missing.items()))
+            raise UsageError(f"variable '{name}' of {spec.key} has no value", hint=how)
+    if options.cloud.region:
+        check_region(options.cloud.region, loaded)
+    return _Work(loaded, named, given, options)
+
+
+def _sensitive_environment(loaded: Sequence[LoadedSpec]) -> set[str]:
+    """Return the names of the environment variables that may set sensitive variables."""
+    names: set[str] = set()
+    for spec in loaded:
+        for name, variable in spec.checked().variables.items():
+            if variable.sensitive:
+                names |= {f"{ENVIRONMENT_PREFIX}{name}", *([variable.env] if variable.env else [])}
+    return names
+
+
+def _jobs(loaded: Sequence[LoadedSpec]) -> list[Job]:
+    keys = {str(each.key) for each in loaded}
+
+    def base(spec: LoadedSpec) -> str | None:
+        key = str(spec.base_spec.key) if spec.base_spec else None
+        return key if key in keys else None
+
+    return [Job(str(each.key), secrets.token_hex(4), _queue(each), base(each)) for each in loaded]
+
+
+def _queue(spec: LoadedSpec) -> str:
+    engine = spec.checked().engine
+    return engine.queue if engine else DEFAULT_QUEUE
+
+
+def _limits(loaded: Sequence[LoadedSpec]) -> list[Limit]:
+    found: dict[str, Limit] = {}
+    for each in loaded:
+        matrix = each.checked().matrix
+        if matrix is not None and matrix.max_parallel is not None:
+            found.setdefault(each.key.name, Limit([], matrix.max_parallel)).specs.append(str(each.key))
+    return list(found.values())
+
+
+def _print(baked: Sequence[Any], progress: Sequence[Progress], options: BuildOptions) -> None:
+    """Print the images on standard output."""
+    images = [image for each in baked for image in each.images]
+    if options.run_options.output == "json":
+        runs = {each.spec: each.run for each in progress}
+        failed = [
+            {"spec": each.spec, "run": each.run, "state": each.state, "error": each.text}
+            for each in progress
+            if each.state != "baked"
+        ]
+        regions = [row for each in baked for row in each.failed_regions]
+        print_json({"runs": runs, "images": images, "failed": failed, "failed_regions": regions})
+        return
+    for image in images:
+        unchanged = ", unchanged" if image["unchanged"] else ""
+        click.echo(f"{image['image_id']}  {image['region']:<14}  {image['name']}  ({image['spec']}{unchanged})")
+
+
+def _explain(progress: Sequence[Progress], state: str) -> int:
+    """Print the errors; return the exit code."""
+    failed = [each for each in progress if each.state == "failed"]
+    for each in failed:
+        click.echo(f"error: {each.spec}: {each.text.removeprefix('error: ')}", err=True)
+        click.echo(f"  hint: imagepipe show {each.run} --state {state}", err=True)
+    for each in progress:
+        if each.state == "left out":
+            click.echo(f"not built: {each.spec}, because its base {each.failed_base} failed", err=True)
+    return StageError.exit_code if any(each.state != "baked" for each in progress) else 0

@@ -1,0 +1,214 @@
+"""`imagepipe run-bake`: the process in which a worker bakes one spec, or cleans up after it. Not for people.
+
+It reads a request from standard input, and prints the images as `build --format json` does. At the end of its standard
+input the worker is dead, and this process ends at once, as by `kill -9`: another worker resumes the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imagepipe.cli.build import record_for_resume
+from imagepipe.cli.clean import CleanReport, clean_run
+from imagepipe.cli.cloud import CloudTarget, open_cloud, recorded_target, region_of
+from imagepipe.cli.end import print_end
+from imagepipe.cli.loading import check_files_of_bundles, load_buildable
+from imagepipe.cli.options import CloudOptions, NamedSpecs
+from imagepipe.cli.run import Run, stopped_by_signals
+from imagepipe.cli.run_options import RunOptions
+from imagepipe.cli.state import open_bucket_store
+from imagepipe.clock import Clock, SystemClock
+from imagepipe.cloud.ec2 import Regions
+from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.journal import JournalState, read
+from imagepipe.engine.journal_store import CLOSING, JournalStore, RunInProgress
+from imagepipe.errors import StageError, UndoFailed
+from imagepipe.reuse import Examiner
+from imagepipe.spec.load import Build
+from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.spec.variables import Given
+from imagepipe.state.bucket import StateBucket
+from imagepipe.state.lease import LEASE_SECONDS
+from imagepipe.state.location import StateLocation
+from imagepipe.state.packages import Package, read_package, unpack
+from imagepipe.wiring.existing import Existing, Settled
+from imagepipe.wiring.family import bases_first
+
+AGAIN = 75
+"""Exit code if another process has the run: EX_TEMPFAIL of sysexits.h, as the worker expects."""
+PATIENCE = 1.5 * LEASE_SECONDS
+"""Seconds to wait for the lease of a worker that died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The part of a request that this process needs; `temporal/messages.py` has the whole."""
+
+    state: StateLocation
+    cloud: CloudTarget
+    package: str
+    spec: str
+    run: str
+    bases: Mapping[str, Mapping[str, str]]
+
+    @classmethod
+    def read(cls) -> Request:
+        """Read a request from standard input."""
+        row = json.loads(sys.stdin.buffer.readline())
+        state = StateLocation.parse(row["state"], row["kms_key"])
+        cloud = recorded_target(row["cloud"], CloudOptions())
+        return cls(state, cloud, row["package"], row["job"]["spec"], row["job"]["run"], row["bases"])
+
+
+@click.command(hidden=True)
+@click.argument("task", type=click.Choice(["bake", "clean"]))
+def run_bake(task: str) -> int:
+    """Bake one spec for a worker, or clean up after it."""
+    request, clock = Request.read(), SystemClock()
+    threading.Thread(target=_end_with_worker, name="worker's life", daemon=True).start()
+    cancel = Cancel(clock)
+    try:
+        with (
+            stopped_by_signals(cancel, rest="the worker cleans up the rest") as signals,
+            open_bucket_store(request.state, request.cloud, clock) as (bucket, store),
+        ):
+            signals.has_begun = True
+            past = _past(store, request.run, cancel, clock)
+            cancel.check()
+            if task == "clean":
+                return _clean(store, request.run, past)
+            return _bake(request, bucket, store, past, cancel, clock)
+    except RunInProgress as error:
+        click.echo(f"error: {error}", err=True)
+        return AGAIN
+
+
+def _end_with_worker() -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    os._exit(AGAIN)
+
+
+def _past(store: JournalStore, run: str, cancel: Cancel, clock: Clock) -> JournalState | None:
+    """Return a run that another process began, once that one is dead; None if there is none.
+
+    Raises RunInProgress if it lives.
+    """
+    end = clock.monotonic() + PATIENCE
+    while True:
+        if not store.journal(run).records:
+            return None
+        try:
+            store.check_free(run)
+            return read(store, run)
+        except RunInProgress:
+            if clock.monotonic() > end:
+                raise
+        cancel.sleep(1.0)
+
+
+def _clean(store: JournalStore, run: str, past: JournalState | None) -> int:
+    if past is None or not past.open_claims():
+        return 0
+    report = CleanReport("json", is_dry_run=False)
+    has_failed = clean_run(store, run, report, CloudOptions())
+    report.end(has_failed=has_failed)
+    return UndoFailed.exit_code if has_failed else 0
+
+
+def _bake(
+    request: Request,
+    bucket: StateBucket,
+    store: JournalStore,
+    past: JournalState | None,
+    cancel: Cancel,
+    clock: Clock,
+) -> int:
+    """Bake the spec, resume its run, or print how that run ended; return the exit code."""
+    if past is not None and past.outcome in ("failed", "cancelled"):
+        closing = store.document(request.run, CLOSING) or b"error: the run failed in another worker\n"
+        click.echo(closing.decode("utf-8", "replace"), err=True, nl=False)
+        return StageError.exit_code
+    package = read_package(bucket, request.package)
+    with _unpacked(bucket, package) as folder:
+        values = package.values
+        given = _given(values)
+        build = Build(request.run, values["timestamp"], values["git_sha"])
+        loaded = _loaded(request, folder, values, given, build)
+        spec = next(each for each in loaded if str(each.key) == request.spec)
+        region = values["region"]
+        check_files_of_bundles([spec], region, is_local=request.cloud.local is not None)
+        options = RunOptions("json", None, _seconds(values["timeout"]), _seconds(values["keep_on_failure"]))
+        with open_cloud(request.cloud, region=region, clock=clock) as regions:
+            request.cloud.check_account(regions)
+            existing = {key: Existing(images) for key, images in request.bases.items()}
+            if past is None:
+                examiner = Examiner(regions, region_of(region, regions), clock.now())
+                existing = examiner.unchanged(bases_first(loaded), force=values["force"], known=existing)
+                cancel.check()
+            else:
+                existing = {key: Existing.from_record(row) for key, row in past.run.given["existing"].items()}
+            run = Run(request.run, store, clock, cancel, request.cloud, loaded, options, Settled(existing))
+            return _execute(run, regions, region, past, _record(package, given, loaded, region, existing))
+
+
+def _execute(
+    run: Run, regions: Regions, region: str | None, past: JournalState | None, record: Mapping[str, Any]
+) -> int:
+    if past is None:
+        outcome, baked = run.execute(regions, region, record)
+    else:
+        resumed = run.resume(regions, region, dry_run=False)
+        assert resumed is not None, "it is no dry run"
+        outcome, baked = resumed
+    code = print_end(run, outcome, baked)
+    return AGAIN if run.is_lost else code
+
+
+@contextmanager
+def _unpacked(bucket: StateBucket, package: Package) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="imagepipe-specs-") as folder:
+        root = Path(folder).resolve()
+        unpack(bucket, package, root)
+        yield root
+
+
+def _given(values: Mapping[str, Any]) -> Given:
+    """Return the variables: the client's values, and the worker's environment for sensitive ones alone."""
+    environment = {name: value for name, value in os.environ.items() if name in values["environment"]}
+    return Given({}, values["variables"], environment)
+
+
+def _loaded(request: Request, folder: Path, values: Mapping[str, Any], given: Given, build: Build) -> list[LoadedSpec]:
+    """Load the spec and its bases."""
+    files = [folder / file for file in values["files"]]
+    found = load_buildable(NamedSpecs(files), given, build)
+    spec = next(each for each in found if str(each.key) == request.spec)
+    for each in (spec, *spec.bases()):
+        each.is_named = str(each.key) in values["named"]
+    return [spec, *spec.bases()]
+
+
+def _record(
+    package: Package, given: Given, loaded: list[LoadedSpec], region: str | None, existing: Mapping[str, Existing]
+) -> dict[str, Any]:
+    """Return the values for `imagepipe resume`: it finds the specs where the client had them, or in its own folder."""
+    files = [str(Path(package.root) / file) for file in package.values["files"]]
+    record = record_for_resume(given, loaded, region, existing)
+    return {**record, "files": files, "folder": package.values["folder"]}
+
+
+def _seconds(value: float | None) -> timedelta | None:
+    return None if value is None else timedelta(seconds=value)

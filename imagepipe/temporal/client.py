@@ -1,0 +1,236 @@
+"""The client of a build on Temporal: starts it, or joins one that runs, and follows it to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from imagepipe.errors import CloudError, UsageError
+from imagepipe.temporal import messages
+from imagepipe.temporal.connection import Server, connect
+from imagepipe.temporal.messages import BuildRequest, BuildResult, Progress
+
+PREFIX = "imagepipe-"
+"""Begin of the ids of builds."""
+EVERY = 1.0
+"""Seconds between looks at a build."""
+ANSWER = timedelta(seconds=5)
+"""Time for one answer."""
+QUIET = 15.0
+"""Seconds without news from any worker after which the client says so."""
+PASSING = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED})
+"""Errors of a server that restarts, or of a build that no worker answers for."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a build, as the client saw it."""
+
+    result: BuildResult
+    is_cancelled: bool = False
+    is_detached: bool = False
+    """True if the client left, and the build goes on."""
+
+
+async def build(
+    server: Server,
+    environment: Mapping[str, str],
+    build_id: str,
+    request: Callable[[], BuildRequest],
+    queue: str,
+    print_line: Callable[[str], None],
+) -> End:
+    """Start a build and follow it; join the one of this id if there is one. Raises CloudError, UsageError.
+
+    `request` is called only if the build is to be started. The first Ctrl-C or SIGTERM cancels the build, and every
+    bake cleans up; the second one leaves it alone.
+    """
+    client = await connect(server, environment)
+    id = f"{PREFIX}{build_id}"
+    handle: WorkflowHandle[object, BuildResult] = client.get_workflow_handle(id, result_type=BuildResult)
+    if await _exists(handle):
+        print_line(f"build {build_id} exists already: following it")
+    else:
+        try:
+            await client.start_workflow(
+                messages.BUILD,
+                request(),
+                id=id,
+                task_queue=queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            )
+        except WorkflowAlreadyStartedError:
+            pass  # by another client, and ended already
+        except RPCError as error:
+            raise _error(f"starting build {build_id} on {server}", error) from error
+    return await _Follower(client, server, handle, queue, print_line).follow()
+
+
+async def _exists(handle: WorkflowHandle[object, BuildResult]) -> bool:
+    try:
+        await handle.describe(rpc_timeout=ANSWER)
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return False
+        raise _error("looking for the build", error) from error
+    return True
+
+
+def _error(operation: str, error: RPCError) -> CloudError:
+    hint = "check that the namespace exists, and that the server is up"
+    return CloudError(f"{operation}: {error.message}", code=error.status.name, hint=hint)
+
+
+class _Follower:
+    """Prints the news of a build until it ends."""
+
+    def __init__(
+        self,
+        client: Client,
+        server: Server,
+        handle: WorkflowHandle[object, BuildResult],
+        queue: str,
+        print_line: Callable[[str], None],
+    ) -> None:
+        self._client, self._server, self._handle, self._queue = client, server, handle, queue
+        self._print = print_line
+        self._seen: dict[str, Progress] = {}
+        self._signals = 0
+        self._is_away = False
+        self._last_news = 0.0
+
+    async def follow(self) -> End:
+        loop = asyncio.get_running_loop()
+        self._last_news = loop.time()
+        cancelled = False
+        with self._counting_signals():
+            while True:
+                if self._signals > 1:
+                    return End(self._so_far(), is_detached=True)
+                if self._signals and not cancelled:
+                    self._print("cancelling: every bake stops and cleans up; again to leave it alone")
+                    cancelled = await self._cancel()
+                status = await self._status()
+                if status not in (None, WorkflowExecutionStatus.RUNNING):
+                    return await self._end()
+                if status is not None:
+                    await self._look(loop.time())
+                await asyncio.sleep(EVERY)
+
+    async def _status(self) -> WorkflowExecutionStatus | None:
+        """Return the state of the build; None while the server cannot be reached."""
+        try:
+            found = (await self._handle.describe(rpc_timeout=ANSWER)).status
+        except RPCError as error:
+            if error.status not in PASSING:
+                raise _error("following the build", error) from error
+            if not self._is_away:
+                self._print(f"the server {self._server.address} does not answer: {error.message}; trying again")
+            self._is_away = True
+            return None
+        if self._is_away:
+            self._print("the server answers again")
+        self._is_away = False
+        return found
+
+    async def _look(self, now: float) -> None:
+        """Print how the bakes have changed; say so if no worker answers."""
+        try:
+            progress = await self._handle.query(messages.PROGRESS, result_type=list[Progress], rpc_timeout=ANSWER)
+        except RPCError:
+            if now - self._last_news > QUIET:
+                self._last_news = now
+                await self._tell_of_workers()
+            return
+        self._last_news = now
+        for each in progress:
+            before = self._seen.get(each.spec)
+            self._seen[each.spec] = each
+            if each != before and each.state != "waiting":
+                self._print(_line(each))
+
+    async def _tell_of_workers(self) -> None:
+        request = DescribeTaskQueueRequest(
+            namespace=self._server.namespace,
+            task_queue=TaskQueue(name=self._queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+        with suppress(RPCError):
+            found = await self._client.workflow_service.describe_task_queue(request, timeout=ANSWER)
+            if not found.pollers:
+                self._print(
+                    f"no worker takes bakes from queue '{self._queue}': imagepipe worker --temporal"
+                    f" {self._server.address} --namespace {self._server.namespace} --queue {self._queue}"
+                )
+                return
+        self._print("no worker has answered for the build yet; waiting")
+
+    async def _cancel(self) -> bool:
+        try:
+            await self._handle.cancel(rpc_timeout=ANSWER)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return True  # it has ended
+            if error.status not in PASSING:
+                raise _error("cancelling the build", error) from error
+            return False
+        return True
+
+    async def _end(self) -> End:
+        await self._look(asyncio.get_running_loop().time())
+        try:
+            return End(await self._handle.result())
+        except WorkflowFailureError as failure:
+            cause = failure.cause
+            if isinstance(cause, CancelledError):
+                return End(self._so_far(), is_cancelled=True)
+            if isinstance(cause, ApplicationError) and cause.type == messages.BUILD_FAILED:
+                return End(_result(cause))
+            raise UsageError(
+                f"the build ended in Temporal: {cause}", hint="look at its history: temporal workflow show"
+            ) from failure
+
+    def _so_far(self) -> BuildResult:
+        return BuildResult([], list(self._seen.values()))
+
+    @contextmanager
+    def _counting_signals(self) -> Iterator[None]:
+        def count() -> None:
+            self._signals += 1
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, count)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+def _result(failure: ApplicationError) -> BuildResult:
+    """Return the result that a failed build carries."""
+    from temporalio.converter import value_to_type
+
+    (content,) = failure.details
+    found: BuildResult = value_to_type(BuildResult, content)
+    return found
+
+
+def _line(progress: Progress) -> str:
+    text = f": {progress.text}" if progress.text else ""
+    run = f" (run {progress.run})" if progress.state == "baking" else ""
+    return f"{progress.spec}: {progress.state}{run}{text}"
