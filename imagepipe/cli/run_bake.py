@@ -96,7 +96,8 @@ def run_bake(task: str) -> int:
 
 
 def _end_with_worker() -> None:
-    while sys.stdin.buffer.read(4096):
+    # From the descriptor: a thread that holds sys.stdin's own lock would abort the interpreter at its exit.
+    while os.read(0, 4096):
         pass
     os._exit(AGAIN)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import signal
 import socket
@@ -74,6 +75,7 @@ async def run_worker(
     options: WorkerOptions, command: Sequence[str], environment: Mapping[str, str], print_line: Callable[[str], None]
 ) -> None:
     """Work until SIGTERM or SIGINT. `command` starts the process of a bake, as `Bakes` says. Raises CloudError."""
+    logging.getLogger("temporalio").setLevel(logging.ERROR)  # it warns of each failed bake, with a traceback
     runtime = _runtime(options)
     name = worker_name()
     client = await connect(options.server, environment, identity=name, runtime=runtime)
