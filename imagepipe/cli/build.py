@@ -117,7 +117,7 @@ def build(options: BuildOptions) -> int:
         from imagepipe.cli.engine import build_on_temporal
 
         return build_on_temporal(options)
-    if options.engine.build_id:
+    if options.engine.build_id is not None:
         raise UsageError("--build-id names a build on Temporal: it needs --engine temporal://HOST:PORT/NAMESPACE")
     with reported_in(options.run_options.junit):
         return _build_images(options)

@@ -25,8 +25,10 @@ from imagepipe.cli.worker import check_installed
 from imagepipe.clock import SystemClock
 from imagepipe.errors import StageError, UsageError
 from imagepipe.inputs.files import files_of
+from imagepipe.spec.bundle_rules import bundle_files
+from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import DEFAULT_QUEUE
+from imagepipe.spec.models import DEFAULT_QUEUE, InstanceStoreOutput
 from imagepipe.spec.variables import ENVIRONMENT_PREFIX, Given, resolve
 from imagepipe.state.packages import store_package
 from imagepipe.temporal.connection import Server
@@ -71,7 +73,7 @@ def build_on_temporal(options: BuildOptions) -> int:
 
     clock = SystemClock()
     server = Server.parse(str(options.engine.engine))
-    build_id = options.engine.build_id or secrets.token_hex(4)
+    build_id = secrets.token_hex(4) if options.engine.build_id is None else options.engine.build_id
     _check(options, build_id)
     work = _work(options)
     check_state_of_specs(options.state, work.loaded)
@@ -150,9 +152,28 @@ def _work(options: BuildOptions) -> _Work:
         }:
             name, how = next(iter(missing.items()))
             raise UsageError(f"variable '{name}' of {spec.key} has no value", hint=how)
+        for path, file in _key_files(spec).items():
+            if not file.startswith(("/", "~")):
+                raise UsageError(
+                    f"{'.'.join(map(str, path))} of {spec.key} is {file}, beside the spec; keys do not travel to the"
+                    " workers",
+                    hint="write a path that begins with / or ~, and put the file there on every worker",
+                )
     if options.cloud.region:
         check_region(options.cloud.region, loaded)
     return _Work(loaded, named, given, options)
+
+
+def _key_files(spec: LoadedSpec) -> dict[KeyPath, str]:
+    """Return the keys and certificates that a spec names, by their paths in the spec."""
+    checked = spec.checked()
+    ssh, output = checked.launch.ssh, checked.output
+    found = bundle_files(output) if isinstance(output, InstanceStoreOutput) else {}
+    if ssh.private_key:
+        found["launch", "ssh", "private_key"] = ssh.private_key
+    if ssh.bastion:
+        found["launch", "ssh", "bastion", "private_key"] = ssh.bastion.private_key
+    return found
 
 
 def _sensitive_environment(loaded: Sequence[LoadedSpec]) -> set[str]:

@@ -109,6 +109,8 @@ def run() -> NoReturn:
     gc.freeze()  # so that Python's last collection, at exit, skips all objects
     if any(thread.name.startswith(STAGE_THREAD) for thread in threading.enumerate()):
         os._exit(code)  # a stage did not end in time, and Python would wait for its thread
+    if "temporalio" in sys.modules:
+        os._exit(code)  # its native threads may call into an interpreter that is ending, which aborts the process
     sys.exit(code)
 
 

@@ -58,14 +58,18 @@ class Package:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Package:
-        """Parse a package. Raises ImagepipeError if another version made it."""
+        """Parse a package. Raises ImagepipeError if another version made it, or a file is outside of its folder."""
         document = json.loads(content)
         if document.get("format") != FORMAT:
             raise ImagepipeError(
                 "the package of the build was made by another version of imagepipe",
                 hint="start the build with the version that the workers have",
             )
-        return cls(document["root"], tuple(PackedFile(**row) for row in document["files"]), document["values"])
+        files = tuple(PackedFile(**row) for row in document["files"])
+        for each in files:
+            if each.path.startswith("/") or ".." in each.path.split("/"):
+                raise ImagepipeError(f"the package of the build has a file outside of its folder: {each.path}")
+        return cls(document["root"], files, document["values"])
 
 
 def store_package(
@@ -129,7 +133,7 @@ def unpack(bucket: StateBucket, package: Package, folder: Path) -> None:
         path.write_bytes(_checked(content, str(each.digest)))
         path.chmod(each.mode)
     for each in package.files:
-        if each.link is not None:
+        if each.link is not None and not (folder / each.path).is_dir():  # with content that is reached through it
             (folder / each.path).parent.mkdir(parents=True, exist_ok=True)
             (folder / each.path).symlink_to(each.link)
     for each in reversed(folders):  # last, because a folder may be read-only

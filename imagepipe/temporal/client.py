@@ -28,6 +28,8 @@ EVERY = 1.0
 """Seconds between looks at a build."""
 ANSWER = timedelta(seconds=5)
 """Time for one answer."""
+ATTEMPTS = 20
+"""Attempts to look for a build on a server that restarts."""
 QUIET = 15.0
 """Seconds without news from any worker after which the client says so."""
 PASSING = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED})
@@ -60,7 +62,7 @@ async def build(
     client = await connect(server, environment)
     id = f"{PREFIX}{build_id}"
     handle: WorkflowHandle[object, BuildResult] = client.get_workflow_handle(id, result_type=BuildResult)
-    if await _exists(handle):
+    if await _exists(handle, print_line):
         print_line(f"build {build_id} exists already: following it")
     else:
         try:
@@ -79,14 +81,19 @@ async def build(
     return await _Follower(client, server, handle, queue, print_line).follow()
 
 
-async def _exists(handle: WorkflowHandle[object, BuildResult]) -> bool:
-    try:
-        await handle.describe(rpc_timeout=ANSWER)
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            return False
-        raise _error("looking for the build", error) from error
-    return True
+async def _exists(handle: WorkflowHandle[object, BuildResult], print_line: Callable[[str], None]) -> bool:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            await handle.describe(rpc_timeout=ANSWER)
+            return True
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            if error.status not in PASSING or attempt == ATTEMPTS:
+                raise _error("looking for the build", error) from error
+            print_line(f"the server does not answer: {error.message}; trying again")
+            await asyncio.sleep(EVERY)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _error(operation: str, error: RPCError) -> CloudError:

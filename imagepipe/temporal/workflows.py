@@ -13,7 +13,13 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, VersioningBehavior
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ChildWorkflowError,
+    FailureError,
+    is_cancelled_exception,
+)
 
 with workflow.unsafe.imports_passed_through():
     from imagepipe.temporal import messages
@@ -138,6 +144,9 @@ class BuildWorkflow:
                 parent_close_policy=workflow.ParentClosePolicy.REQUEST_CANCEL,
             )
         except ChildWorkflowError as error:
+            if is_cancelled_exception(error):
+                self._note(job, "cancelled")
+                raise
             self._note(job, "failed", _cause(error))
             if request.fail_fast:
                 raise

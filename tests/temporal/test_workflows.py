@@ -1,0 +1,199 @@
+"""Builds on a real Temporal server: layers, failures, limits, cancels, and workers that die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+
+import pytest
+
+from imagepipe.errors import CloudError
+from imagepipe.temporal import client
+from imagepipe.temporal.connection import Server as Address
+from imagepipe.temporal.messages import Limit
+from tests.temporal.conftest import Yard, request
+from tests.temporal.server import free_port
+
+
+def _states(end: client.End) -> dict[str, str]:
+    return {each.spec: each.state for each in end.result.progress}
+
+
+def test_a_layer_is_baked_after_its_base_and_gets_its_images(yard: Yard) -> None:
+    yard.worker()
+    end = yard.build("layers", request("base", "middle<base", "leaf<middle", "alone"))
+    assert _states(end) == dict.fromkeys(("base", "middle", "leaf", "alone"), "baked")
+    begun = {note.spec: note for note in yard.diary("begin")}
+    ended = {note.spec: note for note in yard.diary("end")}
+    assert ended["base"].time < begun["middle"].time
+    assert begun["middle"].bases == {"base": {"us-east-1": "ami-base"}}
+    assert begun["leaf"].bases == {"middle": {"us-east-1": "ami-middle"}, "base": {"us-east-1": "ami-base"}}
+    images = [image["image_id"] for each in end.result.baked for image in each.images]
+    assert sorted(images) == ["ami-alone", "ami-base", "ami-leaf", "ami-middle"], "not the images of other specs"
+    assert "base: baked: ami-base in us-east-1" in yard.lines
+
+
+def test_a_failed_base_leaves_out_its_layers_and_nothing_else(yard: Yard) -> None:
+    yard.worker()
+    end = yard.build("failed", request("fails-base", "middle<fails-base", "leaf<middle", "alone"))
+    wanted = {"fails-base": "failed", "middle": "left out", "leaf": "left out", "alone": "baked"}
+    assert _states(end) == wanted
+    failed, _, leaf, _ = end.result.progress
+    assert failed.text == "error: step 1: exit 1\n  hint: read the log"
+    assert leaf.failed_base == "fails-base"
+    assert [each.spec for each in end.result.baked] == ["alone"]
+    assert [note.spec for note in yard.diary("begin")].count("fails-base") == 1, "an error of a spec is not tried again"
+    assert [note.spec for note in yard.diary("clean")] == ["fails-base"]
+
+
+def test_the_first_failure_stops_a_build_that_fails_fast(yard: Yard) -> None:
+    yard.worker()
+    end = yard.build("fast", request("slow", "fails", fail_fast=True))
+    assert _states(end) == {"slow": "cancelled", "fails": "failed"}
+    assert [note.spec for note in yard.diary("interrupted")] == ["slow"]
+
+
+def test_variants_of_a_matrix_wait_for_room(yard: Yard) -> None:
+    yard.worker()
+    names = [f"variant-{number}" for number in range(4)]
+    yard.build("limit", request(*names, limits=[Limit(names, 1)]))
+    order = [note.what for note in yard.diary()]
+    assert order == ["begin", "end"] * 4
+
+
+def test_a_bake_whose_process_died_goes_on_as_the_same_run(yard: Yard) -> None:
+    yard.worker()
+    end = yard.build("dies", request("dies", "held"))
+    assert _states(end) == {"dies": "baked", "held": "baked"}
+    begun = [note for note in yard.diary("begin") if note.spec == "dies"]
+    assert len({note.pid for note in begun}) == 2
+    assert {note.run for note in begun} == {"00000000"}
+
+
+def test_ctrl_c_cancels_the_build_and_every_bake_cleans_up_within_ten_seconds(yard: Yard) -> None:
+    yard.worker()
+
+    async def interrupted() -> tuple[client.End, float]:
+        building = asyncio.create_task(yard.building("cancelled", request("slow", "layer<slow")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        began = asyncio.get_running_loop().time()
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.to_thread(yard.until, lambda: yard.diary("interrupted"))
+        told = asyncio.get_running_loop().time() - began
+        return await building, told
+
+    end, seconds = asyncio.run(interrupted())
+    assert end.is_cancelled
+    assert seconds < 10, "the clean-up of a bake begins in this time"
+    assert _states(end) == {"slow": "cancelled", "layer": "cancelled"}
+    assert [note.spec for note in yard.diary("clean")] == ["slow"]
+
+
+def test_another_worker_goes_on_when_one_is_killed_and_its_bakes_end_with_it(yard: Yard) -> None:
+    first = yard.worker()
+
+    async def moved() -> client.End:
+        building = asyncio.create_task(yard.building("moved", request("slow")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        [begun] = yard.diary("begin")
+        first.kill()
+        first.wait()
+        await asyncio.to_thread(yard.until, lambda: not _lives(begun.pid))
+        yard.worker()
+        await asyncio.to_thread(yard.until, lambda: len(yard.diary("begin")) == 2)
+        yard.go()
+        return await building
+
+    assert _states(asyncio.run(moved())) == {"slow": "baked"}
+    one, other = yard.diary("begin")
+    assert (one.run, one.spec) == (other.run, other.spec)
+    assert [note.pid for note in yard.diary("end")] == [other.pid]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_worker_that_is_told_to_stop_lets_go_of_its_bakes_after_the_grace_time(yard: Yard) -> None:
+    first = yard.worker(grace=0.5)
+
+    async def moved() -> client.End:
+        building = asyncio.create_task(yard.building("stopped", request("slow")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        first.terminate()
+        await asyncio.to_thread(yard.until, lambda: first.poll() is not None)
+        yard.worker()
+        await asyncio.to_thread(yard.until, lambda: len(yard.diary("begin")) == 2)
+        yard.go()
+        return await building
+
+    assert _states(asyncio.run(moved())) == {"slow": "baked"}
+    assert first.returncode == 0
+    assert "letting go of 1 bakes; other workers resume them" in yard.log(0)
+    assert "Traceback" not in yard.log(0)
+
+
+def test_a_build_outlives_its_client_and_its_server(yard: Yard) -> None:
+    yard.worker()
+
+    async def left() -> None:
+        building = asyncio.create_task(yard.building("left", request("slow", "layer<slow")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        building.cancel()
+
+    asyncio.run(left())
+
+    async def again() -> client.End:
+        building = asyncio.create_task(yard.building("left", request("another")))
+        await asyncio.to_thread(yard.until, lambda: "slow: baking (run 00000000)" in yard.lines)
+        yard.temporal.kill()
+        await asyncio.sleep(1)
+        yard.temporal.start()
+        yard.go()
+        return await building
+
+    yard.lines.clear()
+    end = asyncio.run(again())
+    assert _states(end) == {"slow": "baked", "layer": "baked"}, "the build that exists, and no other one"
+    assert "build left exists already: following it" in yard.lines
+
+
+def test_a_build_that_ended_is_told_again(yard: Yard) -> None:
+    yard.worker()
+    first = yard.build("again", request("base"))
+    assert yard.build("again", request("another")) == first
+    assert [note.spec for note in yard.diary("begin")] == ["base"]
+
+
+def test_health_and_metrics_answer(yard: Yard) -> None:
+    health, metrics = free_port(), free_port()
+    yard.worker(health=health, metrics=metrics)
+    yard.build("metrics", request("base"))
+    with urllib.request.urlopen(f"http://127.0.0.1:{health}/healthz", timeout=60) as answer:
+        told = json.load(answer)
+    assert (answer.status, told["status"], told["queue"], told["bakes"]) == (200, "ok", "imagepipe", 0)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://127.0.0.1:{health}/other", timeout=60)
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=60) as answer:
+        text = answer.read().decode()
+    assert 'imagepipe_bakes_ended_total{outcome="baked"' in text
+    assert "imagepipe_bake_seconds_count" in text
+
+
+def test_a_server_that_is_not_there_is_named(yard: Yard) -> None:
+    address = f"127.0.0.1:{free_port()}"
+
+    async def build() -> client.End:
+        return await client.build(Address.at(address), {}, "x", lambda: request("a"), "imagepipe", print)
+
+    with pytest.raises(CloudError, match=f"connecting to the Temporal server {address}") as refused:
+        asyncio.run(build())
+    assert "start-dev" in str(refused.value.hint)
