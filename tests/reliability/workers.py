@@ -29,6 +29,8 @@ from tests.temporal.server import Server, server
 
 BUCKET = "our-state"
 WORKERS = 3
+IMAGES = 1 + 11 * 2
+"""The root in one region, and its layers in two."""
 MOST_SECONDS = 900
 """Longest time of a build, its kills included."""
 Victim = Literal["worker", "client", "server"]
@@ -154,16 +156,21 @@ class Chaos:
     def __init__(self, lab: Lab, seed: int, say: Callable[[str], None]) -> None:
         self._lab, self._say, self._draw = lab, say, random.Random(seed)
         self.found = Found()
+        self._wanted: list[dict[str, Any]] = []
+        """Images of an undisturbed build; empty if there was none."""
         self._names = [str(path) for path in lab.specs]
+
+    def start(self) -> None:
+        """Start the workers."""
+        for _ in range(WORKERS):
+            self._lab.start_worker()
 
     def undisturbed(self) -> None:
         """Build once without kills, to know the images."""
-        for _ in range(WORKERS):
-            self._lab.start_worker()
         client = self._lab.client("undisturbed", *self._names)
         out, err = client.communicate(timeout=MOST_SECONDS)
         assert client.returncode == 0, err + self._lab.worker_logs()
-        assert len(json.loads(out)["images"]) == 1 + 11 * 2
+        assert len(json.loads(out)["images"]) == IMAGES
         self._wanted = self._images()
         self._retire()
 
@@ -228,8 +235,9 @@ class Chaos:
         if code != 0:
             self.found.wrong.append(f"{build_id}: exit {code}: {err[-1500:]}")
             return
-        if (images := self._images()) != self._wanted:
-            self.found.wrong.append(f"{build_id}: {len(images)} images, and not the {len(self._wanted)} wanted")
+        images = self._images()
+        if len(images) != IMAGES or (self._wanted and images != self._wanted):
+            self.found.wrong.append(f"{build_id}: {len(images)} images, and not the {IMAGES} of an undisturbed build")
         launched = self._lab.bakery.admin("GET", "calls").get("ec2:RunInstances", 0)
         if launched > len(self._names):
             self.found.wrong.append(
@@ -254,6 +262,7 @@ def run_chaos(kills: int, seed: int, *, folder: Path, say: Callable[[str], None]
     """Build until so many kills were made; return the results."""
     with lab(folder) as own:
         chaos = Chaos(own, seed, say)
+        chaos.start()
         chaos.undisturbed()
         while chaos.found.kills.total() < kills:
             chaos.build(min(kills_of_one, kills - chaos.found.kills.total()))

@@ -111,5 +111,5 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_read(
 
 
 def test_a_file_that_is_gone_is_named(here: Machine, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="reading .*gone for the workers: No such file"):
+    with pytest.raises(UsageError, match=r"reading .*gone for the workers: No such file"):
         store_package(here.bucket, SystemClock(), [tmp_path / "gone"], _values)

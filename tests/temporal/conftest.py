@@ -50,7 +50,7 @@ class Yard:
         with log.open("w") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.temporal.small_worker", json.dumps(wanted)],
-                env={**os.environ, "PYTHONPATH": os.getcwd()},
+                env={**os.environ, "PYTHONPATH": str(Path.cwd())},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
