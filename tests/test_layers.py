@@ -46,6 +46,7 @@ ANYTHING = {
     "cleanup",
     "state",
     "policy",
+    "temporal",
     "cli",
 }
 
@@ -80,6 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "resume": FOUNDATION | LAYER_1 | STAGES,
     "cleanup": FOUNDATION | LAYER_1 | STAGES,
     "state": FOUNDATION | {"engine", "cloud"},
+    "temporal": {"__init__"} | FOUNDATION,
     "cli": ANYTHING,
 }
 
@@ -100,6 +102,7 @@ LIBRARIES: dict[str, set[str]] = {
     "cryptography": {"communicator", "bundle", "local"},
     "isal": {"bundle"},
     "click": {"cli"},
+    "temporalio": {"temporal"},
 }
 
 

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from imagepipe.cli.build_options import BuildOptions
+from imagepipe.cli.build_values import current_build, record_for_resume
 from imagepipe.cli.cloud import CloudTarget, cloud_target, open_cloud, region_of
 from imagepipe.cli.end import print_end
-from imagepipe.cli.engine_options import EngineOptions, engine_options
+from imagepipe.cli.engine_options import engine_options
 from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.loading import (
     Selection,
     check_files_of_bundles,
     load_buildable,
     selection_options,
-    stored_variables,
 )
 from imagepipe.cli.options import (
     CloudOptions,
     NamedSpecs,
-    VariableOptions,
     check_region,
     cloud_options,
     read_variables,
@@ -35,37 +33,22 @@ from imagepipe.cli.options import (
 )
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run import Run, stopped_by_signals
-from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
+from imagepipe.cli.run_options import KeepingCommand, run_options
 from imagepipe.cli.state import open_writable_state
-from imagepipe.cli.state_options import StateOptions, check_state_of_specs, state_option
+from imagepipe.cli.state_options import check_state_of_specs, state_option
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import UsageError
 from imagepipe.reuse import Examiner
-from imagepipe.spec.load import Build
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
-from imagepipe.wiring.existing import Existing, Settled
+from imagepipe.wiring.existing import Settled
 from imagepipe.wiring.family import bases_first
 
 if TYPE_CHECKING:
     from imagepipe.planning.decisions import Decision
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """Arguments and options of `imagepipe build`."""
-
-    specs: tuple[str, ...]
-    selection: Selection
-    plan_file: Path | None
-    variables: VariableOptions
-    cloud: CloudOptions
-    run_options: RunOptions
-    state: StateOptions
-    engine: EngineOptions
 
 
 @click.command(
@@ -217,42 +200,3 @@ def _differences(planned: Sequence[Decision], now: Sequence[Decision]) -> list[s
     if before.keys() != {each.spec for each in now}:
         return ["its files have other specs now"]
     return [text for each in now if (text := each.differs_from(before[each.spec]))]
-
-
-def record_for_resume(
-    values: Given, loaded: Sequence[LoadedSpec], region: str | None, existing: Mapping[str, Existing]
-) -> dict[str, Any]:
-    """Return the values that `resume` needs to build the same graph. Sensitive variables are not recorded."""
-    return {
-        "files": list(dict.fromkeys(str(spec.file.resolve()) for spec in loaded)),
-        "folder": str(Path.cwd()),
-        "specs": [str(spec.key) for spec in loaded],
-        "existing": {key: found.record() for key, found in existing.items()},
-        "variables": stored_variables(values, loaded),
-        "region": region,
-    }
-
-
-def current_build(run_id: str, files: Sequence[Path], clock: Clock) -> Build:
-    """Return the values of `build` for a run that begins now."""
-    timestamp = clock.now().strftime("%Y%m%dT%H%M%SZ")
-    return Build(run_id, timestamp, *git_sha(files[0].resolve().parent))
-
-
-def git_sha(folder: Path) -> tuple[str, str]:
-    """Return the commit that is checked out in this folder; without one, an empty string and the reason."""
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    environment = {**os.environ, "LC_ALL": "C"}  # the reasons are recognized by git's English texts
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, env=environment)
-    except FileNotFoundError:
-        return "", "git is not installed on this computer"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return "", f"git cannot be asked for the commit: {error}"
-    if answer.returncode == 0:
-        return answer.stdout.strip(), ""
-    if "not a git repository" in answer.stderr:
-        return "", f"{folder} is not in a git repository"
-    if "unknown revision" in answer.stderr or "Needed a single revision" in answer.stderr:
-        return "", f"the git repository of {folder} has no commits"
-    return "", f"git refuses to read the repository of {folder}: {answer.stderr.strip().partition(chr(10))[0]}"

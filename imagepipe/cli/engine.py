@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from imagepipe.cli.build import BuildOptions, git_sha
+from imagepipe.cli.build_options import BuildOptions
+from imagepipe.cli.build_values import git_sha
 from imagepipe.cli.cloud import cloud_target, open_cloud
 from imagepipe.cli.loading import load_buildable, stored_variables
 from imagepipe.cli.options import NamedSpecs, check_region, read_variables

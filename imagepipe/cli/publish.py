@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import click
 
-from imagepipe.cli.build import current_build, record_for_resume
+from imagepipe.cli.build_values import current_build, record_for_resume
 from imagepipe.cli.cloud import cloud_target, open_cloud, region_of
 from imagepipe.cli.end import changes_json, print_end
 from imagepipe.cli.loading import Selection, check_files_of_bundles, load_buildable, only_option

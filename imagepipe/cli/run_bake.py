@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from imagepipe.cli.build import record_for_resume
+from imagepipe.cli.build_values import record_for_resume
 from imagepipe.cli.clean import CleanReport, clean_run
 from imagepipe.cli.cloud import CloudTarget, open_cloud, recorded_target, region_of
 from imagepipe.cli.end import print_end

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.cli.build import git_sha
+from imagepipe.cli.build_values import git_sha
 
 ROOT = Path(__file__).resolve().parents[2]
 STORE = """\

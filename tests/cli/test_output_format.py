@@ -25,6 +25,7 @@ HELD = {"kind": "instance", "id": "i-1", "region": "us-east-1"}
 NO_RESULT = {
     *("demo", "ssh", "bundle pack", "bundle unpack", "bundle verify"),
     *("local serve", "local stop", "local images import"),
+    "worker",
 }
 """Commands whose exit code says it all."""
 ONE_LINE = {"local account add", "local account env", "local account key", "local base"}
