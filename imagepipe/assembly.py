@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
-from imagepipe.bundle.manifest import Recipients
 from imagepipe.capture.scan.stages import Offline
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
@@ -24,6 +23,9 @@ from imagepipe.wiring.family import bases_first, check_bases
 from imagepipe.wiring.names import check_distinct_names, check_key_regions
 from imagepipe.wiring.publication import publish_existing
 from imagepipe.wiring.tools import Tools
+
+if TYPE_CHECKING:
+    from imagepipe.bundle.manifest import Recipients
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def assemble_unrun(
     """
 
     def no_recipients(*_: object) -> Recipients:
-        return cast(Recipients, None)  # only stages that run use it, and making a certificate would write files
+        return cast("Recipients", None)  # only stages that run use it, and making a certificate would write files
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("the stages of this graph are not run")

@@ -87,7 +87,6 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 LIBRARIES: dict[str, set[str]] = {
     "_typeshed": {"cli"},  # type checkers only
-    "boto3": {"cloud"},
     "botocore": {"cloud", "local"},
     "paramiko": {"communicator"},
     "moto": {"local"},

@@ -10,8 +10,9 @@ import pytest
 from imagepipe.assembly import plan
 from imagepipe.capture.ebs import CaptureEbs
 from imagepipe.capture.instance_store.stages import BundleRoot
+from imagepipe.capture.scan.bundle import CheckBundle
 from imagepipe.capture.scan.gate import Allowed, Gate
-from imagepipe.capture.scan.stages import CheckBundle, CheckHygiene, CheckNewInstance, Offline
+from imagepipe.capture.scan.stages import CheckHygiene, CheckNewInstance, Offline
 from imagepipe.capture.scrub import Scrub
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions

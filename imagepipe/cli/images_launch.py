@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from imagepipe.cleanup.undoers import Undoers
+from imagepipe.cli import streams
 from imagepipe.cli.cloud import cloud_target, home_region, open_cloud
 from imagepipe.cli.login import ssh_command, write_known_hosts
 from imagepipe.cli.options import CloudOptions, is_image_id, role_option, target_options
@@ -210,7 +211,12 @@ class _Launched:
             stack.callback(journal.close)
             stack.callback(self.connections.close)
             sink = stack.enter_context(journal.event_sink())
-            events = Events(self._record.id, self._clock, Masker(), [sink, ConsoleReport(sys.stderr)])
+            events = Events(
+                self._record.id,
+                self._clock,
+                Masker(),
+                [sink, ConsoleReport(sys.stderr, has_colours=streams.has_colours(sys.stderr))],
+            )
             outputs: dict[str, Any] = {}
             try:
                 for name, stage in stages.items():

@@ -16,9 +16,9 @@ from imagepipe.errors import SpecError
 from imagepipe.spec.find import PROJECT_FILE, SUFFIXES
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.spec.models import InstanceStoreOutput
 from imagepipe.spec.selection import narrow, select_variants
 from imagepipe.spec.variables import Given, given_value
-from imagepipe.wiring.certificates import check_bundle_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,14 @@ def _specs_beside(files: Sequence[Path]) -> list[Path]:
 
 def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:
     """Raise SpecError if a file that a bundle needs is missing or wrong: a signing key, or EC2's certificate."""
+    bundled = [spec for spec in loaded if isinstance(spec.checked().output, InstanceStoreOutput)]
+    if not bundled:
+        return
+    from imagepipe.wiring.certificates import check_bundle_files  # loads the libraries of bundles
+
     problems = [
         problem
-        for spec in loaded
+        for spec in bundled
         for problem in check_bundle_files(spec, environment=os.environ, is_local=is_local, region=region)
     ]
     if problems:

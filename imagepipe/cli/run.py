@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imagepipe.assembly import Plan, plan
-from imagepipe.bundle.manifest import Recipients
 from imagepipe.capture.scan.stages import Offline
 from imagepipe.cleanup.sweep import Heartbeat
 from imagepipe.cleanup.undoers import Undoers
@@ -44,10 +43,12 @@ from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.resume import Recovered, recover
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.wiring.build import Baked
-from imagepipe.wiring.certificates import BundleSigning
 from imagepipe.wiring.existing import Settled
 from imagepipe.wiring.family import groups_of
 from imagepipe.wiring.tools import Tools
+
+if TYPE_CHECKING:
+    from imagepipe.bundle.manifest import Recipients
 
 
 @dataclass
@@ -120,12 +121,15 @@ class Run:
         if not found.dropped:
             return ()
         with journal.event_sink() as sink:
-            events = Events(self.id, self.clock, self.masker, [sink, ConsoleReport(self.options.log)])
+            events = Events(self.id, self.clock, self.masker, [sink, self._console()])
             undoers = Undoers(regions, self.clock).undoers()
             held = undo(journal, undoers, events, which=lambda claim: claim.stage in found.dropped)
         if not held:
             journal.note("dropped", stages=list(found.dropped))
         return held
+
+    def _console(self) -> ConsoleReport:
+        return ConsoleReport(self.options.log, has_colours=streams.has_colours(self.options.log))
 
     def _names(self) -> tuple[str, ...]:
         return tuple(str(spec.key) for spec in self.loaded)
@@ -178,7 +182,7 @@ class Run:
     ) -> Outcome:
         sinks: list[Sink] = [
             stack.enter_context(journal.event_sink()),
-            ConsoleReport(self.options.log),
+            self._console(),
         ]
         if self.options.junit:
             self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])
@@ -208,6 +212,7 @@ class Run:
 
     def _recipients(self, loaded: LoadedSpec, region: str, home: str) -> Recipients:
         from imagepipe.cli.local_store import open_store
+        from imagepipe.wiring.certificates import BundleSigning  # loads the libraries of bundles
 
         local = open_store(Path(self.target.local)).ec2_certificate if self.target.local else None
         return BundleSigning(os.environ, self.folder.parents[1], local).recipients(loaded, region, home=home)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import click
 
+from imagepipe.cli import streams
 from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.pass_options import pass_options
@@ -58,7 +59,7 @@ def show(options: ShowOptions) -> int:
 
 def _show(store: JournalStore, run: str, output: Format) -> int:
     past = read(store, run)
-    report = ConsoleReport(sys.stdout)
+    report = ConsoleReport(sys.stdout, has_colours=streams.has_colours(sys.stdout))
     failures = []
     for event in store.events(run):
         if output == "text":

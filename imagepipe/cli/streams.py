@@ -12,7 +12,7 @@ import os
 import select
 import sys
 import time
-from typing import Any, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 POLL_SECONDS = 0.2
 CHUNK_BYTES = 4096  # a pipe that poll() calls writable takes this much at once (pipe(7), PIPE_BUF)
@@ -135,6 +135,11 @@ def guard() -> StandardStreams:
     if current is None:
         current = StandardStreams()
     return current
+
+
+def has_colours(file: IO[str]) -> bool:
+    """Return whether a stream gets colours: a terminal does, and with FORCE_COLOR (force-color.org) everything."""
+    return file.isatty() or bool(os.environ.get("FORCE_COLOR"))
 
 
 def hurry() -> None:

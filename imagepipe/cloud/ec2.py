@@ -7,27 +7,30 @@ import ipaddress
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagepipe.clock import Clock, Deadline
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.images import Images
 from imagepipe.cloud.instances import Instances
-from imagepipe.cloud.launch_templates import LaunchTemplates
 from imagepipe.cloud.lifecycle import Lifecycle
 from imagepipe.cloud.network import Groups, Keys, Subnets
 from imagepipe.cloud.parameters import Parameters
 from imagepipe.cloud.poller import Cancel, Poller
 from imagepipe.cloud.rate_limit import RetryBudget
-from imagepipe.cloud.recycle_bin import RecycleBin
-from imagepipe.cloud.references import References
 from imagepipe.cloud.s3 import S3
 from imagepipe.cloud.session import Session
 from imagepipe.cloud.snapshots import Snapshots
 from imagepipe.errors import CloudError
 from imagepipe.values import HostPorts
+
+if TYPE_CHECKING:
+    from imagepipe.cloud.launch_templates import LaunchTemplates
+    from imagepipe.cloud.recycle_bin import RecycleBin
+    from imagepipe.cloud.references import References
 
 CALLER_URL = "https://checkip.amazonaws.com"
 """A service of AWS that returns the caller's address."""
@@ -49,11 +52,8 @@ class Ec2:
         self.keys = Keys(self._client, creates, region)
         self.groups = Groups(self._client, creates, region)
         self.subnets = Subnets(self._client, region)
-        self.launch_templates = LaunchTemplates(self._client, region)
         self.parameters = Parameters(session, region)
         self.lifecycle = Lifecycle(self._client, region)
-        self.references = References(session, self._client, region)
-        self.recycle_bin = RecycleBin(session, self._client, region)
         self.poller = Poller(
             {
                 "instance": self.instances.describe_many,
@@ -72,6 +72,27 @@ class Ec2:
             if self._s3 is None:
                 self._s3 = S3(self._session, self.region, self.clock)
             return self._s3
+
+    @cached_property
+    def launch_templates(self) -> LaunchTemplates:
+        """The launch templates; loaded by those that use them."""
+        from imagepipe.cloud.launch_templates import LaunchTemplates
+
+        return LaunchTemplates(self._client, self.region)
+
+    @cached_property
+    def references(self) -> References:
+        """The search for users of images; loaded by those that use it."""
+        from imagepipe.cloud.references import References
+
+        return References(self._session, self._client, self.region)
+
+    @cached_property
+    def recycle_bin(self) -> RecycleBin:
+        """The Recycle Bin; loaded by those that use it."""
+        from imagepipe.cloud.recycle_bin import RecycleBin
+
+        return RecycleBin(self._session, self._client, self.region)
 
     @property
     def host_ports(self) -> HostPorts:

@@ -1,4 +1,7 @@
-"""Credentials, endpoint and boto3 clients, one client per service and region. boto3 reads the environment."""
+"""Credentials, endpoint and botocore clients, one client per service and region. botocore reads the environment.
+
+botocore without boto3: nothing of boto3's resources and transfers is used here, and they take 65 ms to load.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, CredentialProvider, DeferredRefreshableCredentials
@@ -72,14 +74,11 @@ class Session:
             core.register_component("data_loader", _loader(core.get_config_variable("data_path")))
             if access.role:
                 _assume(core, access)
-            self._session = boto3.Session(
-                botocore_session=core,
-                profile_name=access.profile,
-                region_name=access.region,
-                # Explicit keys would have priority over those of the role.
-                aws_access_key_id=None if access.role else access.access_key_id,
-                aws_secret_access_key=None if access.role else access.secret_access_key,
-            )
+            elif access.access_key_id:  # explicit keys would have priority over those of the role
+                core.set_credentials(access.access_key_id, access.secret_access_key)
+            if access.region:
+                core.set_config_variable("region", access.region)
+            self._session = core
         self.endpoint_url = access.endpoint_url
         self.instance_endpoint_url = access.instance_endpoint_url or access.endpoint_url
         self.host_ports = access.host_ports
@@ -101,7 +100,7 @@ class Session:
     @property
     def region(self) -> str | None:
         """Return the region of the profile or environment."""
-        name: str | None = self._session.region_name
+        name: str | None = self._session.get_config_variable("region")
         return name
 
     def check_credentials(self) -> None:
@@ -127,7 +126,7 @@ class Session:
     def client_of_instances(self, service: str, region: str, *, has_virtual_hosts: bool = False) -> Any:
         """Return a client for signing URLs that instances can reach. It makes no requests itself.
 
-        With `has_virtual_hosts`, S3's URLs have the bucket and the region in their host. Otherwise boto3 signs for
+        With `has_virtual_hosts`, S3's URLs have the bucket and the region in their host. Otherwise botocore signs for
         the global endpoint, which redirects for hours after a bucket was created and does not know opt-in regions
         (S3 user guide, "Virtual hosting of buckets"). A custom endpoint does not use virtual hosts.
         """
@@ -151,7 +150,7 @@ class Session:
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=32,
             proxies=self._proxies,
-            # Otherwise boto3 signs URLs in some regions with version 2, which covers neither ACL nor checksum.
+            # Otherwise botocore signs URLs in some regions with version 2, which covers neither ACL nor checksum.
             signature_version="s3v4" if service == "s3" else None,
             # A request with Content-MD5 needs no CRC, which endpoints other than AWS may not support.
             request_checksum_calculation="when_required" if service == "s3" else None,
@@ -160,7 +159,9 @@ class Session:
         )
         with translating(f"connecting to {service} in {region}", service=service):
             try:
-                made = self._session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+                made = self._session.create_client(
+                    service, region_name=region, endpoint_url=endpoint_url, config=config
+                )
             except ValueError as error:
                 raise CloudError(f"connecting to {service} in {region}: {error}") from error
         renew_when_expired(made, self._session.get_credentials())

@@ -20,7 +20,6 @@ from imagepipe.cloud.tags import RunTags
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CloudError
-from imagepipe.publish import stored_bundle
 from imagepipe.values import Image, ImageText
 
 COPY_SECONDS = 12 * 3600
@@ -97,6 +96,8 @@ class ReplaceImage(Stage[Image]):
 
         Raises CloudError, also if another image uses the bundle, and BundleError if its manifest is invalid.
         """
+        from imagepipe.publish import stored_bundle  # loads the libraries of bundles
+
         bundle = stored_bundle.look_up(self.ec2.s3, location)
         if users := stored_bundle.users(self.ec2, bundle, but=image):
             raise CloudError(f"also used by {', '.join(users)}", code="InUse")

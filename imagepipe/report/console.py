@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import IO, assert_never
-
-from rich.console import Console
-from rich.text import Text
 
 from imagepipe.engine import events as ev
 
 STAGE_WIDTH = 14
+DROPPED = dict.fromkeys((7, 8, 11, 12, 13))
+"""Control characters that would ring, or move the cursor, for `str.translate`."""
 
 
 class ConsoleReport:
-    """A sink for events. It uses colours only on a terminal and never overwrites a line, so a log keeps everything."""
+    """A sink for events. It never overwrites a line, so a log keeps everything."""
 
-    def __init__(self, file: IO[str]) -> None:
-        self._console = Console(file=file, highlight=False, soft_wrap=True, emoji=False, markup=False)
+    def __init__(self, file: IO[str], *, has_colours: bool | None = None) -> None:
+        """Without `has_colours`, a terminal gets colours, and nothing else does."""
+        is_coloured = file.isatty() if has_colours is None else has_colours
+        self._print = _coloured(file) if is_coloured else _plain(file)
         self._began: datetime | None = None
         self._progress: dict[str, str] = {}
 
@@ -57,9 +59,31 @@ class ConsoleReport:
     def _line(self, event: ev.AnyEvent, stage: str, text: str, style: str) -> None:
         assert self._began is not None
         seconds = (event.time - self._began).total_seconds()
-        line = Text(f"{seconds:7.1f}s  {stage:<{STAGE_WIDTH}}  ", style="dim")
+        self._print(f"{seconds:7.1f}s  {stage:<{STAGE_WIDTH}}  ", text, style)
+
+
+def _plain(file: IO[str]) -> Callable[[str, str, str], None]:
+    """Return a function that prints a line: its head, its text, and the text's style."""
+
+    def write(head: str, text: str, style: str) -> None:
+        file.write(f"{head}{text}\n".translate(DROPPED))
+        file.flush()
+
+    return write
+
+
+def _coloured(file: IO[str]) -> Callable[[str, str, str], None]:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=file, highlight=False, soft_wrap=True, emoji=False, markup=False)
+
+    def write(head: str, text: str, style: str) -> None:
+        line = Text(head, style="dim")
         line.append(text, style=style or "not dim")
-        self._console.print(line)
+        console.print(line)
+
+    return write
 
 
 def _printable(text: str) -> str:

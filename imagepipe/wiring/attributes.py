@@ -12,7 +12,6 @@ from imagepipe.cloud.ec2 import Ec2
 from imagepipe.engine.stage import Ref
 from imagepipe.late import Late, Text
 from imagepipe.publish.attribute import ImageAttribute
-from imagepipe.publish.launch_template import UpdateTemplate
 from imagepipe.publish.lifetime import DeprecateImage, ProtectImage, RemoveDeprecation, RemoveProtection
 from imagepipe.publish.parameter import WriteParameter
 from imagepipe.publish.share import RevokeGrants, ShareImage
@@ -45,6 +44,8 @@ def announcements(loaded: LoadedSpec, ec2: Ec2, image: Ref[Image], *, home: str)
     if isinstance(protection := spec.publish.deregistration_protection, DeregistrationProtection):
         yield "protect", ProtectImage(ec2, image, protection.cooldown)
     for number, target in enumerate(template_targets(spec, ec2.region, home), start=1):
+        from imagepipe.publish.launch_template import UpdateTemplate
+
         yield f"template-{number}", UpdateTemplate(ec2, image, target)
     if (parameter := image_parameter(loaded)) is not None:
         yield "parameter", WriteParameter(ec2, image, parameter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2
@@ -21,7 +21,6 @@ from imagepipe.launch.machine import Launch, SpotWanted
 from imagepipe.launch.record_inputs import RecordInputs
 from imagepipe.launch.source import BySsm, CheckNames, FindBase, FindSource, NameImages, Newest
 from imagepipe.publish.keep import Keep
-from imagepipe.publish.launch_template import CheckTemplates, TemplateTarget
 from imagepipe.publish.parameter import CheckParameter, ImageParameter
 from imagepipe.publish.share import CheckKeys, CheckPublic, ImageKeys
 from imagepipe.spec.find import named_file
@@ -29,6 +28,9 @@ from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.models import AmiByFilter, AmiById, AmiBySsm, BlockDevice, EbsOutput, Encrypt, Spec
 from imagepipe.values import Endpoint, Image, ImageText, Instance
 from imagepipe.wiring.tools import Tools
+
+if TYPE_CHECKING:
+    from imagepipe.publish.launch_template import TemplateTarget
 
 T = TypeVar("T")
 
@@ -192,6 +194,8 @@ class ImageBuild:
             yield self.stages.add("parameter", CheckParameter(self.required, parameter))
         targets = {region: tuple(template_targets(self.spec, region, self.region)) for region in self.required}
         if any(targets.values()):
+            from imagepipe.publish.launch_template import CheckTemplates
+
             yield self.stages.add("templates", CheckTemplates(self.required, targets))
 
     def keep(self, images: Iterable[Ref[Image]], after: Sequence[Ref[Any]]) -> Keep:
@@ -307,6 +311,8 @@ def image_parameter(loaded: LoadedSpec) -> ImageParameter | None:
 def template_targets(spec: Spec, region: str, home: str) -> Iterator[TemplateTarget]:
     """Yield the launch templates of a region that get a version with a spec's image. `home` is the launch region."""
     for each in spec.publish.launch_templates:
+        from imagepipe.publish.launch_template import TemplateTarget
+
         if region == each.region or (each.region is None and (each.name is not None or region == home)):
             yield TemplateTarget(each.id, each.name, each.source_version, each.set_default)
 

@@ -11,7 +11,6 @@ from imagepipe.spec.models import EbsOutput, InstanceStoreOutput
 from imagepipe.values import Image, ImageText, Reachable
 from imagepipe.wiring.build import ImageBuild
 from imagepipe.wiring.ebs import EbsCapture
-from imagepipe.wiring.instance_store import BundleCapture
 
 
 class Capture(Protocol):
@@ -37,6 +36,8 @@ def capture_for(build: ImageBuild, source: Ref[SourceImage], text: Ref[Mapping[s
         case EbsOutput() as output:
             return EbsCapture(build, output, source, text)
         case InstanceStoreOutput() as output:
+            from imagepipe.wiring.instance_store import BundleCapture  # loads the libraries of bundles
+
             return BundleCapture.reserve(build, output, source, text)
         case output:
             assert_never(output)

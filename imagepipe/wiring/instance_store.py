@@ -9,7 +9,7 @@ from typing import Any
 from imagepipe.bundle.manifest import Recipients
 from imagepipe.capture.instance_store.preconditions import CheckBucket, CheckTypes
 from imagepipe.capture.instance_store.stages import BundleRoot, RegisterBundle
-from imagepipe.capture.scan.stages import CheckBundle
+from imagepipe.capture.scan.bundle import CheckBundle
 from imagepipe.cloud.images import SourceImage
 from imagepipe.engine.stage import Ref
 from imagepipe.publish.copy_bundle import CopyBundleToRegion

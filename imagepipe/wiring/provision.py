@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from imagepipe import render
 from imagepipe.cloud.images import SourceImage
 from imagepipe.engine.stage import After, Ref
 from imagepipe.late import Late
-from imagepipe.provision.checks.check import Check
 from imagepipe.provision.files import RenderTemplate, UploadFile
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
@@ -23,7 +22,9 @@ from imagepipe.spec.tests import RetriedTest
 from imagepipe.spec.titles import step_title
 from imagepipe.values import Reachable
 from imagepipe.wiring.build import ImageBuild
-from imagepipe.wiring.tests import check_stage
+
+if TYPE_CHECKING:
+    from imagepipe.provision.checks.check import Check
 
 
 def add_steps(
@@ -59,6 +60,8 @@ def add_tests(build: ImageBuild, machine: Ref[Reachable], source: Ref[SourceImag
         follows = tuple(After(ref.stage) for ref in found[-1:])
         stage: Step | Check
         if isinstance(at.step, RetriedTest):
+            from imagepipe.wiring.tests import check_stage  # loads all kinds of tests
+
             stage = check_stage(build, at.step, at.where(), machine, source, late)
         else:
             stage = _step(build, at, at.step, machine, source, late)

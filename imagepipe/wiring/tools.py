@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from imagepipe.bundle.manifest import Recipients
 from imagepipe.capture.scan.stages import Offline
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
 from imagepipe.publish.copy_ebs import CopyLimits
-from imagepipe.retention.survey import SourceOf
 from imagepipe.spec.loaded import LoadedSpec
+
+if TYPE_CHECKING:
+    from imagepipe.bundle.manifest import Recipients
+    from imagepipe.retention.survey import SourceOf
 
 
 def _unknown_source(run: str, key: str) -> str:

@@ -70,7 +70,7 @@ def record(account: Account) -> dict[str, set[str]]:
         if not model.name.startswith(READS) and model.name not in ENDS:
             sent.setdefault(model.name, set()).update(fields(params))
 
-    session._session.events.register("before-parameter-build.ec2", keep)
+    session._session.get_component("event_emitter").register("before-parameter-build.ec2", keep)
     _build(account, Regions(session, account.clock))
     return sent
 

@@ -44,3 +44,9 @@ def test_the_same_progress_again_is_no_news() -> None:
 
 def test_a_long_line_is_not_broken() -> None:
     assert "x" * 500 in _printed(ev.Line(START, "r", "s", "out", "x" * 500))
+
+
+def test_a_stream_that_wants_colours_gets_them_with_the_same_text() -> None:
+    out = io.StringIO()
+    ConsoleReport(out, has_colours=True)(ev.RunStarted(START, "7f3a", ("web",)))
+    assert "7f3a: web" in out.getvalue()
