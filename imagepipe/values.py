@@ -10,6 +10,10 @@ IMAGE_ID = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 """Id of an image. EC2 made ids of 8 digits until 2018."""
 
 
+DEFAULT_QUEUE = "imagepipe"
+"""Task queue of the specs that name none, for builds on many machines."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """The address of a machine's SSH server, with the login and the expected host key."""

@@ -29,11 +29,12 @@ from imagepipe.inputs.files import files_of
 from imagepipe.spec.bundle_rules import bundle_files
 from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import DEFAULT_QUEUE, InstanceStoreOutput
+from imagepipe.spec.models import InstanceStoreOutput
 from imagepipe.spec.variables import ENVIRONMENT_PREFIX, Given, resolve
 from imagepipe.state.packages import store_package
 from imagepipe.temporal.connection import Server
 from imagepipe.temporal.messages import BuildRequest, Job, Limit, Progress
+from imagepipe.values import DEFAULT_QUEUE
 from imagepipe.wiring.family import bases_first
 
 BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -12,7 +12,6 @@ import click
 
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.errors import LocalCloudError, Problem, SpecError, UsageError
-from imagepipe.local.aws.faults.catalogue import KINDS, check, fault_of
 
 if TYPE_CHECKING:
     from imagepipe.local.aws.faults.faults import Fault
@@ -41,6 +40,8 @@ class FaultsFile:
 
 def read_faults(file: Path) -> FaultsFile:
     """Return the faults in a file. Raises SpecError with all its problems and their positions."""
+    from imagepipe.local.aws.faults.catalogue import check, fault_of
+
     document = _document(file)
     rows = document.value["faults"]
     problems = list(document.problems)
@@ -84,22 +85,27 @@ def _document(file: Path) -> Document:
     return document
 
 
-def _effects() -> str:
-    """Return a line for each effect."""
-    return "\n".join(f"  {name:<12} {kind.what}" for name, kind in KINDS.items())
+class FaultsCommand(click.Command):
+    """A command whose help lists the effects: they are loaded only for it."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from imagepipe.local.aws.faults.catalogue import KINDS
+
+        effects = "\n".join(f"  {name:<12} {kind.what}" for name, kind in KINDS.items())
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(f"\b\nEffects:\n{effects}")
+        super().format_epilog(ctx, formatter)
 
 
 @click.command(
-    epilog=f"""\b
-Effects:
-{_effects()}
-
-\b
+    cls=FaultsCommand,
+    epilog="""\b
 Examples:
   imagepipe local faults                   list the active faults, and how often each was injected
   imagepipe local faults throttled.yaml    replace them with the faults in this file
   imagepipe local faults --clear
-"""
+""",
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--clear", is_flag=True, help="Clear all faults.")

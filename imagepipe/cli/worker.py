@@ -13,8 +13,8 @@ import click
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_options import DurationType
 from imagepipe.errors import UsageError
-from imagepipe.spec.models import DEFAULT_QUEUE
 from imagepipe.temporal.connection import NAMESPACE, Server
+from imagepipe.values import DEFAULT_QUEUE
 
 BAKES_AT_ONCE = 4
 

@@ -57,6 +57,7 @@ from imagepipe.spec.tests import (
     PortTest,
     ServiceTest,
 )
+from imagepipe.values import DEFAULT_QUEUE
 
 
 def _version(value: Any) -> Any:
@@ -713,10 +714,6 @@ class Reuse(Model):
 
 def _reuse(value: Any) -> Any:
     return {} if value == "unchanged" else value
-
-
-DEFAULT_QUEUE = "imagepipe"
-"""Queue of the specs that name none."""
 
 
 class Engine(Model):
