@@ -33,7 +33,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))  # last: an installed wheel comes first
 
 from benchmarks.bundle import AES_WORDS, KEYS, _mix, _pipe, _print  # noqa: E402
 from imagepipe.bundle.certificates import load_certificate, load_owner  # noqa: E402

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-m", "imagepipe.cli.main"]
+COMMAND = [str(Path(sys.executable).with_name("imagepipe"))]
 SPEC = str(ROOT / "specs" / "web-server.yaml")
 LABELS = ("boot", "command", "bytes")
 BAKES = 3

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-m", "imagepipe.cli.main"]
+COMMAND = [str(Path(sys.executable).with_name("imagepipe"))]
 SPEC = """\
 imagepipe: 1
 name: bench

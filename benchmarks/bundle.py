@@ -106,7 +106,7 @@ def _mix(path: Path, size: int) -> None:
 
 
 def _imagepipe(*words: object) -> None:
-    command = [sys.executable, "-m", "imagepipe.cli.main", "bundle", *map(str, words)]
+    command = [str(Path(sys.executable).with_name("imagepipe")), "bundle", *map(str, words)]
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True, timeout=600)
 
 

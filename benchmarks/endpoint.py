@@ -28,7 +28,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-m", "imagepipe.cli.main"]
+COMMAND = [str(Path(sys.executable).with_name("imagepipe"))]
 STORE_BYTES = 40 << 30  # sparse
 FAST = {"AWS_POLL_DELAY_SECONDS": "0", "AWS_MAX_ATTEMPTS": "100000"}
 """Packer's own settings for its polling (its amazon-ebs documentation); by default it polls every 15 s."""
@@ -189,7 +189,7 @@ def cloud(*, driver: str) -> Iterator[Endpoint]:
 
 def _base_cache() -> str:
     """Return the folder that keeps the base image between runs: the user's own, before HOME changes."""
-    sys.path.insert(0, str(ROOT))
+    sys.path.append(str(ROOT))  # last: an installed wheel comes first
     from imagepipe.local.store import default_base_cache, default_root
 
     return str(default_base_cache(os.environ) or default_root(os.environ) / "base")

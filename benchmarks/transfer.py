@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))  # last: an installed wheel comes first
 
 from imagepipe.clock import Deadline, SystemClock  # noqa: E402
 from imagepipe.communicator.ssh import Watch, connect  # noqa: E402

@@ -26,7 +26,7 @@ DELAYS = (
 """Delays in seconds. They are not round numbers, because a multiple of packer's 15 s would favour it."""
 PATH = ("run", "stop", "snapshot", "image", "copy")
 """Delays on the critical path of any build. Terminate is not on it: an instance can end while its image is copied."""
-MOST = 0.25
+MOST = 0.12
 SETTINGS = {
     "imagepipe": {},
     "packer, as it comes": {},
