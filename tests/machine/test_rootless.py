@@ -265,6 +265,7 @@ def test_ctrl_c_of_a_build_leaves_no_process(user: PlainUser) -> None:
     until_clean(user)  # the cloud ends by itself
 
 
+@pytest.mark.emulated
 def test_after_a_kill_of_build_and_cloud_the_next_cloud_ends_the_machine(user: PlainUser) -> None:
     with user.popen(*IMAGEPIPE, "build", "spec.yaml", "--local", env=environment(user)) as build:
         until(lambda: qemu_runs(user), "the machine boots", seconds=BUILD_SECONDS)

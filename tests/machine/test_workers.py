@@ -15,7 +15,7 @@ from tests.reliability.workers import Chaos, lab
 
 pytestmark = pytest.mark.machine
 
-KILLS = 4
+KILLS = 3
 SEED = int(os.environ.get("IMAGEPIPE_WORKERS_SEED", "2"))
 
 
