@@ -63,8 +63,6 @@ class _Work:
             "git_sha": git_sha(self.named.files[0].resolve().parent)[0],
             "force": options.selection.force,
             "timeout": options.run_options.timeout and options.run_options.timeout.total_seconds(),
-            "keep_on_failure": options.run_options.keep_on_failure
-            and options.run_options.keep_on_failure.total_seconds(),
         }
 
 
@@ -130,8 +128,8 @@ def _check(options: BuildOptions, build_id: str) -> None:
         raise UsageError(
             f"--build-id {build_id}: not an id", hint="use letters, digits, '.', '_' and '-', at most 100 of them"
         )
-    if options.plan_file or options.run_options.junit:
-        raise UsageError("--plan and --junit cannot be combined with --engine")
+    if options.plan_file or options.run_options.junit or options.run_options.keep_on_failure is not None:
+        raise UsageError("--plan, --junit and --keep-on-failure cannot be combined with --engine")
     if not options.specs:
         raise UsageError("SPEC is missing: name a spec, or a folder with specs")
 

@@ -151,7 +151,7 @@ def _bake(
         spec = next(each for each in loaded if str(each.key) == request.spec)
         region = values["region"]
         check_files_of_bundles([spec], region, is_local=request.cloud.local is not None)
-        options = RunOptions("json", None, _seconds(values["timeout"]), _seconds(values["keep_on_failure"]))
+        options = RunOptions("json", timeout=_seconds(values["timeout"]))
         with open_cloud(request.cloud, region=region, clock=clock) as regions:
             request.cloud.check_account(regions)
             existing = {key: Existing(images) for key, images in request.bases.items()}

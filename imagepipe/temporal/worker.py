@@ -95,13 +95,13 @@ async def run_worker(
         deployment_config=WorkerDeploymentConfig(WorkerDeploymentVersion(DEPLOYMENT, version), True),
     )
     reach = _Reach(client)
-    told = asyncio.Event()
+    told, told_twice = asyncio.Event(), asyncio.Event()
 
     def health() -> tuple[bool, Mapping[str, Any]]:
         facts = {"worker": name, "queue": options.queue, "version": version, "bakes": metrics.running}
         return reach.is_well and not told.is_set(), facts
 
-    with _health_of(options, health), _told_by_signals(told):
+    with _health_of(options, health), _told_by_signals(told, told_twice):
         serving = asyncio.create_task(worker.run())
         checking = asyncio.create_task(reach.keep_checking())
         try:
@@ -111,7 +111,7 @@ async def run_worker(
             await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             if not serving.done():
-                await _stop(worker, serving, bakes, metrics, options.grace, print_line)
+                await _stop(worker, told_twice, bakes, metrics, options.grace, print_line)
             await serving
         finally:
             checking.cancel()
@@ -122,17 +122,21 @@ async def run_worker(
 
 async def _stop(
     worker: Worker,
-    serving: asyncio.Task[None],
+    told_twice: asyncio.Event,
     bakes: Bakes,
     metrics: Metrics,
     grace: timedelta,
     print_line: Callable[[str], None],
 ) -> None:
-    """Take no more bakes, wait for those that run, and let go of them when the time is over."""
+    """Take no more bakes, wait for those that run, and let go of them when the time is over, or at a second signal."""
     running = metrics.running
-    print_line(f"stopping: no more bakes; {running} running, for up to {grace.total_seconds():g} s")
+    print_line(
+        f"stopping: no more bakes; {running} running, for up to {grace.total_seconds():g} s; again to let go now"
+    )
     stopping = asyncio.create_task(worker.shutdown())
-    await asyncio.wait([stopping], timeout=grace.total_seconds())
+    hurry = asyncio.create_task(told_twice.wait())
+    await asyncio.wait([stopping, hurry], timeout=grace.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
     if not stopping.done():
         print_line(f"letting go of {metrics.running} bakes; other workers resume them")
         bakes.stop()
@@ -204,10 +208,15 @@ def _health_of(options: WorkerOptions, health: Callable[[], tuple[bool, Mapping[
 
 
 @contextmanager
-def _told_by_signals(told: asyncio.Event) -> Iterator[None]:
+def _told_by_signals(told: asyncio.Event, told_twice: asyncio.Event) -> Iterator[None]:
+    """Set the first event at the first SIGINT or SIGTERM, and the other one at the second."""
+
+    def tell() -> None:
+        (told_twice if told.is_set() else told).set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, tell)
     try:
         yield
     finally:

@@ -71,8 +71,8 @@ def test_a_key_beside_the_spec_does_not_travel(spec: Path, tmp_path: Path) -> No
     assert "launch.ssh.private_key of web is id" in str(error)
 
 
-@pytest.mark.parametrize("option", [("--junit", "x.xml"), ("--plan", "x.plan")])
-def test_options_without_a_counterpart_are_refused(spec: Path, option: tuple[str, str]) -> None:
+@pytest.mark.parametrize("option", [("--junit", "x.xml"), ("--plan", "x.plan"), ("--keep-on-failure=2h",)])
+def test_options_without_a_counterpart_are_refused(spec: Path, option: tuple[str, ...]) -> None:
     assert "cannot be combined with --engine" in str(_refused("web.yaml", "--engine", ENGINE, *STATE, *option))
 
 

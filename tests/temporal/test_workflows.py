@@ -122,13 +122,17 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def test_a_worker_that_is_told_to_stop_lets_go_of_its_bakes_after_the_grace_time(yard: Yard) -> None:
-    first = yard.worker(grace=0.5)
+@pytest.mark.parametrize(("grace", "signals"), [(0.5, 1), (600, 2)], ids=["after the grace time", "at a second signal"])
+def test_a_worker_that_is_told_to_stop_lets_go_of_its_bakes(yard: Yard, grace: float, signals: int) -> None:
+    first = yard.worker(grace=grace)
 
     async def moved() -> client.End:
-        building = asyncio.create_task(yard.building("stopped", request("slow")))
+        building = asyncio.create_task(yard.building(f"stopped-{signals}", request("slow")))
         await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
         first.terminate()
+        await asyncio.to_thread(yard.until, lambda: "stopping: no more bakes; 1 running" in yard.log(0))
+        if signals > 1:
+            first.terminate()
         await asyncio.to_thread(yard.until, lambda: first.poll() is not None)
         yard.worker()
         await asyncio.to_thread(yard.until, lambda: len(yard.diary("begin")) == 2)
