@@ -34,11 +34,13 @@ from tests.reliability.cancels import run_cancels
 from tests.reliability.matrix import ROOT, code_digest, counted, points_of, read_tried
 from tests.reliability.outputs import run_losses
 from tests.reliability.storm import run_storm
+from tests.reliability.workers import run_chaos
 
 STORM_BUILDS = 50
 LEAST_POINTS = 40
 LEAST_KINDS = 14
 LEAST_MOMENTS = 20
+WORKER_KILLS = 50
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,14 @@ def _never(_: Callable[[], None]) -> Any:
     return nullcontext()
 
 
+def workers(seed: int) -> dict[str, Any]:
+    with TemporaryDirectory(prefix="imagepipe-workers-") as name:
+        found = run_chaos(WORKER_KILLS, seed, folder=Path(name), say=_say)
+    _say(found.words())
+    kills = found.kills.total()
+    return {"builds": found.builds, "kills": kills, "leaks": len(found.leaks), "wrong": len(found.wrong)}
+
+
 def bad_inputs(seed: int) -> dict[str, Any]:
     found = run_bad_inputs(seed)
     return {"tried": found.tried, "unclear": len(found.unclear)}
@@ -182,6 +192,7 @@ def figures(state: State, tried: Mapping[Scenario, Path]) -> list[Figure]:
         _figure(state, "stops", SAID_OF_STOPS, "0 wrong", lambda it: not it["wrong"]),
         _figure(state, "outputs", SAID_OF_OUTPUTS, f"{LEAST_MOMENTS} moments, 0 wrong", _moments_are_met),
         _figure(state, "base-image", SAID_OF_BASE, f"{LEAST_MOMENTS} moments, 0 wrong", _moments_are_met),
+        _figure(state, "workers", SAID_OF_WORKERS, f"{WORKER_KILLS} kills, 0, 0", _workers_are_met),
         _figure(state, "hygiene", SAID_OF_HYGIENE, f"all of at least {LEAST_KINDS}, 0", _hygiene_is_met),
         _figure(state, "bad-inputs", "{tried} tried, {unclear} unclear answers", "0", lambda it: not it["unclear"]),
     ]
@@ -196,6 +207,7 @@ SAID_OF_OUTPUTS = (
     "{moments} moments of closed pipes and terminals and full disks, {late} of them too late, {wrong} wrong"
 )
 SAID_OF_BASE = "{moments} moments at which its build was killed, {wrong} with a file lost or something left"
+SAID_OF_WORKERS = "{kills} kills of workers, clients and servers in {builds} builds, {leaks} leaks, {wrong} wrong"
 SAID_OF_HYGIENE = "{found} of {kinds} planted kinds found, {alarms} false alarms on {images} clean base images"
 
 
@@ -205,6 +217,10 @@ def _storm_is_met(it: Mapping[str, Any]) -> bool:
 
 def _moments_are_met(it: Mapping[str, Any]) -> bool:
     return it["moments"] >= LEAST_MOMENTS and not it["wrong"]
+
+
+def _workers_are_met(it: Mapping[str, Any]) -> bool:
+    return it["kills"] >= WORKER_KILLS and not (it["leaks"] + it["wrong"])
 
 
 def _hygiene_is_met(it: Mapping[str, Any]) -> bool:
@@ -249,7 +265,7 @@ def main() -> int:
     work = Work()
     rows = [
         work.row(parts["bad-inputs"], parts["hygiene"], kills["ebs"], parts["stops"], parts["storm"]),
-        work.row(parts["base-image"], parts["outputs"], kills["instance-store"], kills["family"]),
+        work.row(parts["base-image"], parts["outputs"], parts["workers"], kills["instance-store"], kills["family"]),
     ]
     try:
         for row in rows:
@@ -272,6 +288,7 @@ PARTS: Mapping[str, Callable[[int], dict[str, Any]]] = {
     "outputs": outputs,
     "stops": stops,
     "storm": storm,
+    "workers": workers,
 }
 
 if __name__ == "__main__":
