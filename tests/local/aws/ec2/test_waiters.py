@@ -32,6 +32,8 @@ from tests.local.aws.harness import (
 
 LOADER = boto3.Session()._loader
 WAITERS = WaiterModel(LOADER.load_service_model("ec2", "waiters-2"))
+LONG = ("DescribeInstanceTypes", "DescribeInstanceTypeOfferings")
+"""Actions that list hundreds of items."""
 PAGINATORS: Mapping[str, Any] = LOADER.load_service_model("ec2", "paginators-1")["pagination"]
 OURS = sorted(name for name in WAITERS.waiter_names if WAITERS.get_waiter(name).operation in OWN.keys() | MOTO)
 UNREACHABLE = {
@@ -308,7 +310,7 @@ def test_a_paginator_returns_everything_once(action: str, full: Any) -> None:
     given = needed.get(action, {})
     key = PAGINATORS[action]["result_key"]
     shape = full.meta.service_model.operation_model(action).input_shape.members["MaxResults"]
-    size = max(5, shape.metadata.get("min", 1))
+    size = max(100 if action in LONG else 5, shape.metadata.get("min", 1))
     pages = list(full.get_paginator(xform_name(action)).paginate(**given, PaginationConfig={"PageSize": size}))
     found = [item for page in pages for item in page[key]]
     everything = getattr(full, xform_name(action))(**given)[key]
