@@ -55,8 +55,9 @@ umask 077
 _imagepipe_folder=$1; _imagepipe_lines=$2; _imagepipe_runs=$3; _imagepipe_login=$4; _imagepipe_options=$5; shift 5
 mkdir "$_imagepipe_folder" || exit 126
 _imagepipe_clean() {
-  for _imagepipe_file in script pid watch failed; do rm -f "$_imagepipe_folder/$_imagepipe_file"; done
-  rmdir "$_imagepipe_folder" 2>/dev/null
+  set -- "$_imagepipe_folder"
+  rm -f "$1/script" "$1/pid" "$1/watch" "$1/failed"
+  rmdir "$1" 2>/dev/null
 }
 trap _imagepipe_clean EXIT
 trap 'exit 143' TERM HUP
@@ -71,11 +72,9 @@ done
 cat >"$_imagepipe_folder/script"
 if [ -z "$_imagepipe_runs" ]; then
   if command -v bash >/dev/null 2>&1; then
-    cat >"$_imagepipe_folder/watch" <<EOF
-{ unset BASH_ENV; set -E; trap '{ case \$- in *e*) \
-printf "%s\\n" "\$?" "\$LINENO" "\${BASH_SOURCE[0]-}" "\$BASH_COMMAND" >|$_imagepipe_folder/failed \
-;; esac; } 2>/dev/null' ERR; } 2>/dev/null
-EOF
+    printf '%s\n' "{ unset BASH_ENV; set -E; trap '{ case \$- in *e*) \
+printf \"%s\\n\" \"\$?\" \"\$LINENO\" \"\${BASH_SOURCE[0]-}\" \"\$BASH_COMMAND\" >|$_imagepipe_folder/failed \
+;; esac; } 2>/dev/null' ERR; } 2>/dev/null" >"$_imagepipe_folder/watch"
     _imagepipe_runs="bash -euo pipefail $_imagepipe_options"
   else
     _imagepipe_runs="sh -eu $_imagepipe_options"
@@ -94,7 +93,7 @@ _imagepipe_watch=$_imagepipe_folder/watch
   if [ "$_imagepipe_login" ]; then set -- "$1" -l -c 'exec "$@"' bash "$@"; fi
   set -- "$_imagepipe_watch" "$@"
   _imagepipe_unset="unset _imagepipe_umask _imagepipe_folder _imagepipe_lines _imagepipe_line _imagepipe_runs"
-  _imagepipe_unset="$_imagepipe_unset _imagepipe_login _imagepipe_options _imagepipe_watch _imagepipe_file"
+  _imagepipe_unset="$_imagepipe_unset _imagepipe_login _imagepipe_options _imagepipe_watch"
   eval "$_imagepipe_unset _imagepipe_env _imagepipe_path _imagepipe_unset
 $_imagepipe_env" 2>/dev/null
   if [ "$1" ] && [ -z "${BASH_ENV-}" ]; then export BASH_ENV="$1"; fi
