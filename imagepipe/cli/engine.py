@@ -25,7 +25,7 @@ from imagepipe.cli.state_options import check_state_of_specs, location_of
 from imagepipe.cli.worker import check_installed
 from imagepipe.clock import SystemClock
 from imagepipe.errors import StageError, UsageError
-from imagepipe.inputs.files import files_of
+from imagepipe.inputs.files import files_of, place_of
 from imagepipe.spec.bundle_rules import bundle_files
 from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
@@ -53,16 +53,23 @@ class _Work:
         """Return the values of the package; `root` is the folder that contains all files of it."""
         options = self.options
         return {
-            "files": [os.path.relpath(file.resolve(), root) for file in self.named.files],
             "folder": str(Path.cwd()),
             "named": [str(each.key) for each in self.loaded if each.is_named],
-            "variables": stored_variables(self.given, self.loaded),
-            "environment": sorted(_sensitive_environment(self.loaded)),
+            "specs": {str(each.key): self._values_of(each, root) for each in self.loaded},
             "region": options.cloud.region,
             "timestamp": timestamp,
             "git_sha": git_sha(self.named.files[0].resolve().parent)[0],
             "force": options.selection.force,
             "timeout": options.run_options.timeout and options.run_options.timeout.total_seconds(),
+        }
+
+    def _values_of(self, spec: LoadedSpec, root: Path) -> dict[str, Any]:
+        """Return the values for one spec and its bases: another spec's secrets may be on other workers only."""
+        family = [spec, *spec.bases()]
+        return {
+            "files": list(dict.fromkeys(os.path.relpath(place_of(each.file), root) for each in family)),
+            "variables": stored_variables(self.given, family),
+            "environment": sorted(_sensitive_environment(family)),
         }
 
 
@@ -83,6 +90,7 @@ def build_on_temporal(options: BuildOptions) -> int:
             "a build on Temporal keeps its runs in shared state, and no bucket is named",
             hint="pass --state s3://BUCKET/PREFIX, or set `state` in imagepipe.yaml",
         )
+    files = files_of(work.loaded)
     with ExitStack() as stack:
         target = cloud_target(options.cloud)
         regions = stack.enter_context(open_cloud(target, region=options.cloud.region, clock=clock))
@@ -92,9 +100,9 @@ def build_on_temporal(options: BuildOptions) -> int:
         jobs = _jobs(work.loaded)
 
         def request() -> BuildRequest:
-            files = files_of(work.loaded)
+            timestamp = clock.now().strftime("%Y%m%dT%H%M%SZ")
             digest = store_package(
-                bucket, clock, files, lambda root: work.values(clock.now().strftime("%Y%m%dT%H%M%SZ"), root)
+                bucket, clock, files.paths, lambda root: work.values(timestamp, root), followed=files.followed
             )
             return BuildRequest(
                 str(location),

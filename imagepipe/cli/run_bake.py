@@ -24,8 +24,8 @@ from imagepipe.cli.build_values import record_for_resume
 from imagepipe.cli.clean import CleanReport, clean_run
 from imagepipe.cli.cloud import CloudTarget, open_cloud, recorded_target, region_of
 from imagepipe.cli.end import print_end
-from imagepipe.cli.loading import check_files_of_bundles, load_buildable
-from imagepipe.cli.options import CloudOptions, NamedSpecs
+from imagepipe.cli.loading import check_files_of_bundles
+from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import RunOptions
 from imagepipe.cli.state import open_bucket_store
@@ -36,7 +36,7 @@ from imagepipe.engine.journal import JournalState, read
 from imagepipe.engine.journal_store import CLOSING, JournalStore, RunInProgress
 from imagepipe.errors import StageError, UndoFailed
 from imagepipe.reuse import Examiner
-from imagepipe.spec.load import Build
+from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
 from imagepipe.state.bucket import StateBucket
@@ -145,10 +145,11 @@ def _bake(
     package = read_package(bucket, request.package)
     with _unpacked(bucket, package) as folder:
         values = package.values
-        given = _given(values)
+        own = values["specs"][request.spec]
+        given = _given(own)
         build = Build(request.run, values["timestamp"], values["git_sha"])
-        loaded = _loaded(request, folder, values, given, build)
-        spec = next(each for each in loaded if str(each.key) == request.spec)
+        loaded = family_of(request.spec, folder, values, given, build)
+        spec = loaded[0]
         region = values["region"]
         check_files_of_bundles([spec], region, is_local=request.cloud.local is not None)
         options = RunOptions("json", timeout=_seconds(values["timeout"]))
@@ -186,27 +187,32 @@ def _unpacked(bucket: StateBucket, package: Package) -> Iterator[Path]:
         yield root
 
 
-def _given(values: Mapping[str, Any]) -> Given:
-    """Return the variables: the client's values, and the worker's environment for sensitive ones alone."""
-    environment = {name: value for name, value in os.environ.items() if name in values["environment"]}
-    return Given({}, values["variables"], environment)
+def _given(own: Mapping[str, Any]) -> Given:
+    """Return the variables of a spec: the client's values, and the worker's environment for sensitive ones alone."""
+    environment = {name: value for name, value in os.environ.items() if name in own["environment"]}
+    return Given({}, own["variables"], environment)
 
 
-def _loaded(request: Request, folder: Path, values: Mapping[str, Any], given: Given, build: Build) -> list[LoadedSpec]:
-    """Load the spec and its bases."""
-    files = [folder / file for file in values["files"]]
-    found = load_buildable(NamedSpecs(files), given, build)
-    spec = next(each for each in found if str(each.key) == request.spec)
-    for each in (spec, *spec.bases()):
+def family_of(key: str, folder: Path, values: Mapping[str, Any], given: Given, build: Build) -> list[LoadedSpec]:
+    """Load a spec and its bases. Raises SpecError.
+
+    Specs beside them may have problems here, such as a secret that only the workers of another queue have.
+    """
+    found = load([folder / file for file in values["specs"][key]["files"]], given, build=build)
+    spec = next((each for each in found if str(each.key) == key), None)
+    family = found if spec is None else [spec, *spec.bases()]
+    refuse(family)
+    assert spec is not None, "a spec is not found only if its file has problems"
+    for each in family:
         each.is_named = str(each.key) in values["named"]
-    return [spec, *spec.bases()]
+    return family
 
 
 def _record(
     package: Package, given: Given, loaded: list[LoadedSpec], region: str | None, existing: Mapping[str, Existing]
 ) -> dict[str, Any]:
     """Return the values for `imagepipe resume`: it finds the specs where the client had them, or in its own folder."""
-    files = [str(Path(package.root) / file) for file in package.values["files"]]
+    files = [str(Path(package.root) / file) for file in package.values["specs"][str(loaded[0].key)]["files"]]
     record = record_for_resume(given, loaded, region, existing)
     return {**record, "files": files, "folder": package.values["folder"]}
 
