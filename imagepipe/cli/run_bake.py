@@ -155,7 +155,7 @@ def _bake(
         options = RunOptions("json", timeout=_seconds(values["timeout"]))
         with open_cloud(request.cloud, region=region, clock=clock) as regions:
             request.cloud.check_account(regions)
-            existing = {key: Existing(images) for key, images in request.bases.items()}
+            existing = {key: Existing(images, is_published=True) for key, images in request.bases.items()}
             if past is None:
                 examiner = Examiner(regions, region_of(region, regions), clock.now())
                 existing = examiner.unchanged(bases_first(loaded), force=values["force"], known=existing)
