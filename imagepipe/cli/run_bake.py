@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -82,6 +83,7 @@ def run_bake(task: str) -> int:
     try:
         with (
             stopped_by_signals(cancel, rest="the worker cleans up the rest") as signals,
+            resumable_after_signals(),
             open_bucket_store(request.state, request.cloud, clock) as (bucket, store),
         ):
             signals.has_begun = True
@@ -93,6 +95,21 @@ def run_bake(task: str) -> int:
     except RunInProgress as error:
         click.echo(f"error: {error}", err=True)
         return AGAIN
+
+
+@contextmanager
+def resumable_after_signals() -> Iterator[None]:
+    """End at once at SIGTERM or SIGHUP: systemd stops all processes of a worker, and another worker resumes the run.
+
+    SIGINT is the cancel of a build.
+    """
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: os._exit(AGAIN)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end_with_worker() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from imagepipe.cli.run_bake import family_of
+from imagepipe.cli.run_bake import AGAIN, family_of
 from imagepipe.errors import SpecError
 from imagepipe.spec.load import Build
 from imagepipe.spec.variables import Given
@@ -52,3 +55,19 @@ def test_a_secret_that_the_worker_lacks_is_named(folder: Path) -> None:
     with pytest.raises(SpecError) as refused:
         family_of("app", folder, VALUES, Given({}, {}, {"base_TOKEN": "two"}), BUILD)
     assert "token" in str(refused.value.problems)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_of_the_whole_service_is_no_cancel_of_the_build(number: signal.Signals) -> None:
+    code = (
+        "import os\n"
+        "from imagepipe.cli.run import stopped_by_signals\n"
+        "from imagepipe.cli.run_bake import resumable_after_signals\n"
+        "from imagepipe.clock import SystemClock\n"
+        "from imagepipe.engine.cancel import Cancel\n"
+        "with stopped_by_signals(Cancel(SystemClock())), resumable_after_signals():\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    raise SystemExit('not stopped')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (AGAIN, b"")

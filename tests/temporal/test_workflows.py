@@ -14,7 +14,7 @@ import pytest
 from imagepipe.errors import CloudError
 from imagepipe.temporal import client
 from imagepipe.temporal.connection import Server as Address
-from imagepipe.temporal.messages import Limit
+from imagepipe.temporal.messages import LONGEST_TEXT, Limit
 from tests.temporal.conftest import Yard, request
 from tests.temporal.server import free_port
 
@@ -57,6 +57,79 @@ def test_the_first_failure_stops_a_build_that_fails_fast(yard: Yard) -> None:
     assert [note.spec for note in yard.diary("interrupted")] == ["slow"]
 
 
+def test_a_clean_up_goes_on_when_the_build_is_cancelled_meanwhile_and_is_tried_again(yard: Yard) -> None:
+    yard.worker()
+
+    async def cancelled() -> client.End:
+        building = asyncio.create_task(yard.building("unclean", request("fails-slow-clean", "slow")))
+        await asyncio.to_thread(yard.until, lambda: len(yard.diary("clean")) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.to_thread(yard.until, lambda: yard.diary("interrupted"))
+        await asyncio.sleep(3)  # a clean-up that the cancel reaches would end
+        yard.go()
+        return await building
+
+    end = asyncio.run(cancelled())
+    assert end.is_cancelled
+    assert _states(end) == {"fails-slow-clean": "failed", "slow": "cancelled"}
+    assert "fails-slow-clean" in [note.spec for note in yard.diary("cleaned")]
+
+
+def test_a_run_that_cannot_be_cleaned_up_is_named_beside_the_error(yard: Yard) -> None:
+    yard.worker(clean_attempts=2)
+    end = yard.build("held", request("unclean"))
+    [progress] = end.result.progress
+    assert progress.text == "error: step 1: exit 1\n  hint: read the log\nnot cleaned up: error: vol-1 is in use"
+    assert len(yard.diary("clean")) == 2
+
+
+def test_an_error_of_any_length_travels_shortened(yard: Yard) -> None:
+    yard.worker()
+    [progress] = yard.build("long", request("fails-long")).result.progress
+    assert progress.text == f"error: {'x' * (LONGEST_TEXT - 7)} …"
+
+
+def test_images_are_kept_when_something_else_is_still_held(yard: Yard) -> None:
+    yard.worker()
+    end = yard.build("holds", request("holds", "layer<holds"))
+    assert _states(end) == {"holds": "baked", "layer": "baked"}
+    assert [note.spec for note in yard.diary("cleaned")] == ["holds"]
+    assert [each.held for each in end.result.baked] == ["", ""], "cleaned up since"
+
+
+def test_a_clean_up_and_bakes_do_not_wait_for_one_another(yard: Yard) -> None:
+    yard.worker(bakes=1)
+
+    async def both() -> tuple[client.End, client.End]:
+        failing = asyncio.create_task(yard.building("busy-1", request("fails-slow-clean")))
+        await asyncio.to_thread(yard.until, lambda: len(yard.diary("clean")) == 2)
+        slow = asyncio.create_task(yard.building("busy-2", request("slow")))
+        await asyncio.to_thread(yard.until, lambda: "slow" in [note.spec for note in yard.diary("begin")])
+        yard.go()
+        return await failing, await slow
+
+    assert [_states(end) for end in asyncio.run(both())] == [{"fails-slow-clean": "failed"}, {"slow": "baked"}]
+
+
+def test_a_worker_lets_go_of_a_bake_that_cleans_up_after_a_cancel(yard: Yard) -> None:
+    first = yard.worker(grace=600)
+
+    async def stopped() -> client.End:
+        building = asyncio.create_task(yard.building("stuck", request("slow-stuck")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.to_thread(yard.until, lambda: yard.diary("interrupted"))
+        first.terminate()
+        await asyncio.to_thread(yard.until, lambda: "1 running" in yard.log(0))
+        first.terminate()
+        await asyncio.to_thread(yard.until, lambda: first.poll() is not None)
+        yard.worker()
+        return await building
+
+    assert asyncio.run(stopped()).is_cancelled
+    assert [note.spec for note in yard.diary("cleaned")] == ["slow-stuck"]
+
+
 def test_variants_of_a_matrix_wait_for_room(yard: Yard) -> None:
     yard.worker()
     names = [f"variant-{number}" for number in range(4)]
@@ -91,6 +164,18 @@ def test_ctrl_c_cancels_the_build_and_every_bake_cleans_up_within_ten_seconds(ya
     assert seconds < 10, "the clean-up of a bake begins in this time"
     assert _states(end) == {"slow": "cancelled", "layer": "cancelled"}
     assert [note.spec for note in yard.diary("clean")] == ["slow"]
+
+
+def test_a_build_of_one_spec_is_cancelled_and_has_not_failed(yard: Yard) -> None:
+    yard.worker()
+
+    async def interrupted() -> client.End:
+        building = asyncio.create_task(yard.building("one", request("slow")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        os.kill(os.getpid(), signal.SIGINT)
+        return await building
+
+    assert asyncio.run(interrupted()).is_cancelled
 
 
 def test_another_worker_goes_on_when_one_is_killed_and_its_bakes_end_with_it(yard: Yard) -> None:
