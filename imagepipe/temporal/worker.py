@@ -36,6 +36,17 @@ DEPLOYMENT = "imagepipe"
 """Name of the worker deployment, the same on all queues: the bakes of a build may be on other queues than itself."""
 HEARTBEAT_THROTTLE = timedelta(seconds=3)
 """Longest time for which Temporal's library keeps a heartbeat back, and with it a cancel."""
+PASSING = frozenset(
+    {
+        RPCStatusCode.NOT_FOUND,  # until the server knows the version
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.CANCELLED,
+        RPCStatusCode.RESOURCE_EXHAUSTED,  # many workers start at once
+        RPCStatusCode.ABORTED,
+    }
+)
+"""Errors after which the worker asks again to make its version the current one."""
 CHECK_EVERY = 10.0
 """Seconds between checks that the server can be reached."""
 TO_LET_GO = timedelta(seconds=30)
@@ -211,7 +222,7 @@ async def _make_current(client: Client, server: Server, version: str, serving: a
         except RPCError as error:
             if serving.done():
                 await serving
-            if pause is None or error.status not in (RPCStatusCode.NOT_FOUND, RPCStatusCode.UNAVAILABLE):
+            if pause is None or error.status not in PASSING:
                 raise CloudError(
                     f"making version {version} current in namespace {server.namespace}: {error.message}",
                     code=error.status.name,

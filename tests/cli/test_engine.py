@@ -8,8 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from imagepipe.cli.build import build
+from imagepipe.cli.engine import explain
 from imagepipe.cli.worker import worker
 from imagepipe.errors import UsageError
+from imagepipe.temporal.messages import BakedSpec, BuildResult, Progress
 
 SPEC = """\
 imagepipe: 1
@@ -98,3 +100,17 @@ def test_a_worker_listens_on_a_port(address: str) -> None:
     result = CliRunner().invoke(worker, ["--temporal", "h:1", "--health", address])
     assert result.exit_code == 2
     assert "is not an address" in result.output
+
+
+def test_images_with_something_that_is_still_held_have_the_exit_code_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    baked = BakedSpec("web", "0123abcd", [], "w", held="not cleaned up: vol-1 is in use")
+    assert explain(BuildResult([baked], [Progress("web", "0123abcd", "baked")]), " --state s3://b") == 5
+    assert "imagepipe clean 0123abcd --state s3://b" in capsys.readouterr().err
+
+
+def test_a_failed_bake_names_the_command_that_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = Progress("web", "0123abcd", "failed", "error: step 1: exit 1")
+    assert explain(BuildResult([], [failed]), " --local --state s3://b") == 4
+    assert capsys.readouterr().err == (
+        "error: web: step 1: exit 1\n  hint: imagepipe show 0123abcd --local --state s3://b\n"
+    )

@@ -8,13 +8,19 @@ import os
 import signal
 import urllib.error
 import urllib.request
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
 from imagepipe.errors import CloudError
 from imagepipe.temporal import client
 from imagepipe.temporal.connection import Server as Address
 from imagepipe.temporal.messages import LONGEST_TEXT, Limit
+from imagepipe.temporal.worker import WorkerOptions, run_worker
 from tests.temporal.conftest import Yard, request
 from tests.temporal.server import free_port
 
@@ -281,8 +287,69 @@ def test_a_server_that_is_not_there_is_named(yard: Yard) -> None:
     address = f"127.0.0.1:{free_port()}"
 
     async def build() -> client.End:
-        return await client.build(Address.at(address), {}, "x", lambda: request("a"), "imagepipe", print)
+        return await client.build(Address.at(address), {}, "x", lambda: request("a"), {"a": "imagepipe"}, print)
 
     with pytest.raises(CloudError, match=f"connecting to the Temporal server {address}") as refused:
         asyncio.run(build())
     assert "start-dev" in str(refused.value.hint)
+
+
+def test_a_queue_without_workers_is_named_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "QUIET", 1.0)
+    yard.worker()
+    wanted = request("here", "there")
+    wanted.jobs[1] = replace(wanted.jobs[1], queue="account-b")
+
+    def named() -> list[str]:
+        return [line for line in yard.lines if "no worker takes bakes from queue 'account-b'" in line]
+
+    async def joined() -> client.End:
+        building = asyncio.create_task(yard.building("lonely", wanted))
+        await asyncio.to_thread(yard.until, named)
+        await asyncio.sleep(3)
+        await asyncio.to_thread(yard.worker, queue="account-b")
+        return await building
+
+    assert _states(asyncio.run(joined())) == {"here": "baked", "there": "baked"}
+    assert len(named()) == 1
+
+
+def test_a_client_that_is_interrupted_while_the_build_starts_cancels_it(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.worker()
+    start = Client.start_workflow
+
+    async def interrupted(*args: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0)
+        return await start(*args, **named)
+
+    monkeypatch.setattr(Client, "start_workflow", interrupted)
+    assert yard.build("early", request("slow")).is_cancelled
+
+
+def test_a_server_that_goes_away_at_the_end_of_a_build_is_asked_again(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.worker()
+    result, asked = WorkflowHandle.result, []
+
+    async def away_once(handle: WorkflowHandle[Any, Any], **named: Any) -> Any:
+        asked.append(handle)
+        if len(asked) == 1:
+            raise RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b"")
+        return await result(handle, **named)
+
+    monkeypatch.setattr(WorkflowHandle, "result", away_once)
+    assert _states(yard.build("away", request("base"))) == {"base": "baked"}
+    assert "the server answers again" in yard.lines
+
+
+def test_a_worker_in_a_namespace_that_is_not_there_says_so(yard: Yard) -> None:
+    options = WorkerOptions(
+        Address.at(yard.temporal.address, "nowhere"), "imagepipe", 1, None, timedelta(0), None, None
+    )
+    with pytest.raises(CloudError, match="Namespace nowhere") as refused:
+        asyncio.run(run_worker(options, ["false"], {}, print))
+    assert "check that the namespace exists" in str(refused.value.hint)
