@@ -26,7 +26,7 @@ from imagepipe.cli.clean import CleanReport, clean_run
 from imagepipe.cli.cloud import CloudTarget, open_cloud, recorded_target, region_of
 from imagepipe.cli.end import print_end
 from imagepipe.cli.loading import check_files_of_bundles
-from imagepipe.cli.options import CloudOptions
+from imagepipe.cli.options import CloudOptions, state_folder
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import RunOptions
 from imagepipe.cli.state import open_bucket_store
@@ -37,6 +37,7 @@ from imagepipe.engine.journal import JournalState, read
 from imagepipe.engine.journal_store import CLOSING, JournalStore, RunInProgress
 from imagepipe.errors import StageError, UndoFailed
 from imagepipe.reuse import Examiner
+from imagepipe.spec.find import PROJECT_FILE
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
@@ -87,7 +88,9 @@ def run_bake(task: str) -> int:
             open_bucket_store(request.state, request.cloud, clock) as (bucket, store),
         ):
             signals.has_begun = True
-            past = _past(store, request.run, cancel, clock)
+            if task == "clean":
+                store.abandon(request.run)
+            past = past_of(store, request.run, cancel, clock)
             cancel.check()
             if task == "clean":
                 return _clean(store, request.run, past)
@@ -119,18 +122,16 @@ def _end_with_worker() -> None:
     os._exit(AGAIN)
 
 
-def _past(store: JournalStore, run: str, cancel: Cancel, clock: Clock) -> JournalState | None:
+def past_of(store: JournalStore, run: str, cancel: Cancel, clock: Clock) -> JournalState | None:
     """Return a run that another process began, once that one is dead; None if there is none.
 
-    Raises RunInProgress if it lives.
+    Raises RunInProgress if it lives, even if it has written nothing yet.
     """
     end = clock.monotonic() + PATIENCE
     while True:
-        if not store.journal(run).records:
-            return None
         try:
             store.check_free(run)
-            return read(store, run)
+            return read(store, run) if store.journal(run).records else None
         except RunInProgress:
             if clock.monotonic() > end:
                 raise
@@ -160,7 +161,7 @@ def _bake(
         click.echo(closing.decode("utf-8", "replace"), err=True, nl=False)
         return StageError.exit_code
     package = read_package(bucket, request.package)
-    with _unpacked(bucket, package) as folder:
+    with unpacked(bucket, package) as folder:
         values = package.values
         own = values["specs"][request.spec]
         given = _given(own)
@@ -197,10 +198,15 @@ def _execute(
 
 
 @contextmanager
-def _unpacked(bucket: StateBucket, package: Package) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="imagepipe-specs-") as folder:
+def unpacked(bucket: StateBucket, package: Package) -> Iterator[Path]:
+    """Unpack into a folder of our own, whose parents only we and root can write: specs use what parents have."""
+    place = state_folder().parent / "packages"
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="specs-", dir=place) as folder:
         root = Path(folder).resolve()
         unpack(bucket, package, root)
+        if not os.path.lexists(root / PROJECT_FILE):
+            (root / PROJECT_FILE).touch()  # or the search for a project would go on above
         yield root
 
 

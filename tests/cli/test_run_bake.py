@@ -10,9 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from imagepipe.cli import run_bake
 from imagepipe.cli.run_bake import AGAIN, family_of
+from imagepipe.clock import SystemClock
+from imagepipe.engine.cancel import Cancel
+from imagepipe.engine.journal_store import RunInProgress, StoredJournal
 from imagepipe.errors import SpecError
-from imagepipe.spec.load import Build
+from imagepipe.spec.find import project_file
+from imagepipe.spec.load import Build, load_project
+from imagepipe.spec.models import Project
 from imagepipe.spec.variables import Given
 
 SPEC = """\
@@ -71,3 +77,45 @@ def test_a_stop_of_the_whole_service_is_no_cancel_of_the_build(number: signal.Si
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (AGAIN, b"")
+
+
+def test_nothing_above_a_package_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "imagepipe.yaml").write_text("defaults: {region: eu-west-1}", encoding="utf-8")
+
+    def write(bucket: object, package: object, folder: Path) -> None:
+        (folder / "web.yaml").write_text("name: web", encoding="utf-8")
+
+    monkeypatch.setattr(run_bake, "unpack", write)
+    with run_bake.unpacked(None, None) as folder:  # type: ignore[arg-type]  # neither is used
+        assert folder.is_relative_to(tmp_path / "state"), "and not /tmp, where any user may put a provisioner"
+        assert project_file(folder / "web.yaml") == folder / "imagepipe.yaml"
+        assert load_project(folder / "web.yaml") == Project()
+    assert not folder.exists()
+
+
+class _TakenLease:
+    """A store of a run whose lease another process has, and whose journal is empty yet."""
+
+    def __init__(self, asks: int) -> None:
+        self.left = asks
+
+    def check_free(self, run: str) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise RunInProgress(f"run {run} is in progress")
+
+    def journal(self, run: str) -> StoredJournal:
+        return StoredJournal(run, [])
+
+
+def test_a_process_that_has_the_lease_is_waited_for_before_it_has_written_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SystemClock()
+    store = _TakenLease(1)
+    assert run_bake.past_of(store, "r", Cancel(clock), clock) is None  # type: ignore[arg-type]
+    assert store.left < 0
+    monkeypatch.setattr(run_bake, "PATIENCE", 0)
+    with pytest.raises(RunInProgress):
+        run_bake.past_of(_TakenLease(9), "r", Cancel(clock), clock)  # type: ignore[arg-type]
