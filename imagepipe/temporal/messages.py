@@ -18,8 +18,8 @@ BAKE_FAILED, BUILD_FAILED = "BakeFailed", "BuildFailed"
 """Types of the failures that are not retried."""
 LONGEST_TEXT = 1000
 """Characters of an error that travel: a build of a thousand specs must fit into one value of Temporal."""
-CLEAN_SUFFIX = "-clean"
-"""End of the name of the queue for clean-ups: one must not wait until bakes of hours have ended."""
+CLEAN_SUFFIX = "/clean"
+"""End of the name of the queue for clean-ups: one must not wait until bakes of hours have ended. No spec names it."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ async def _serve(workers: Sequence[Worker], server: Server) -> None:
         await asyncio.gather(*(each.run() for each in workers))
     except RuntimeError as error:
         raise CloudError(
-            f"taking bakes from {server}: {error}",
+            f"taking bakes from {server}: {str(error).partition(': Status {')[0]}",
             code="TemporalRefused",
             hint="check that the namespace exists, and that the credentials may use it",
         ) from error
@@ -167,7 +167,8 @@ async def _stop(
     await asyncio.wait([stopping, hurry], timeout=grace.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
     hurry.cancel()
     if not stopping.done():
-        print_line(f"letting go of {metrics.running} bakes; other workers resume them")
+        if metrics.running:
+            print_line(f"letting go of {metrics.running} bakes; other workers resume them")
         bakes.stop()
     await stopping
 

@@ -16,9 +16,10 @@ import pytest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
-from imagepipe.errors import CloudError
+from imagepipe.errors import CloudError, UsageError
 from imagepipe.temporal import client
 from imagepipe.temporal.connection import Server as Address
+from imagepipe.temporal.connection import connect
 from imagepipe.temporal.messages import LONGEST_TEXT, Limit
 from imagepipe.temporal.worker import WorkerOptions, run_worker
 from tests.temporal.conftest import Yard, request
@@ -182,6 +183,23 @@ def test_a_build_of_one_spec_is_cancelled_and_has_not_failed(yard: Yard) -> None
         return await building
 
     assert asyncio.run(interrupted()).is_cancelled
+
+
+def test_a_build_that_is_terminated_cancels_its_bakes(yard: Yard) -> None:
+    yard.worker()
+
+    async def terminated() -> client.End:
+        building = asyncio.create_task(yard.building("terminated", request("slow")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        own = await connect(Address.at(yard.temporal.address), {})
+        await own.get_workflow_handle(f"{client.PREFIX}terminated").terminate()
+        return await building
+
+    with pytest.raises(UsageError, match="ended in Temporal") as refused:
+        asyncio.run(terminated())
+    assert "--workflow-id imagepipe-terminated" in str(refused.value.hint)
+    yard.until(lambda: yard.diary("cleaned"))
+    assert [note.spec for note in yard.diary("interrupted")] == ["slow"]
 
 
 def test_another_worker_goes_on_when_one_is_killed_and_its_bakes_end_with_it(yard: Yard) -> None:
