@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from imagepipe.publish.test import UseImage
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
+from imagepipe.wiring.existing import Existing, Settled
 from imagepipe.wiring.tools import Tools
 from tests.bundle.samples import recipients
 
@@ -46,12 +48,15 @@ def _loaded(*files: Path, **variables: str) -> list[LoadedSpec]:
     return loaded
 
 
-def _graph(loaded: list[LoadedSpec], folder: Path, *, offline: bool = False) -> Graph:
+def _graph(
+    loaded: list[LoadedSpec], folder: Path, *, offline: bool = False, existing: Mapping[str, Existing] | None = None
+) -> Graph:
     access = Access(region="us-east-1", access_key_id="x", secret_access_key="y")
     regions = Regions(Session(access), SystemClock())
     reads = Offline(Path, scan_disk) if offline else None
     tools = Tools(regions, Connections(), CopyLimits(), folder, "r1", lambda *_: recipients(), offline=reads)
-    return plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1").graph
+    settled = Settled(existing or {})
+    return plan(loaded, tools, region=lambda spec: spec.launch.region or "us-east-1", settled=settled).graph
 
 
 def _spec(folder: Path, steps: str, more: str = "") -> Path:
@@ -333,6 +338,19 @@ def test_a_region_that_may_fail_is_waited_for_by_no_other(tmp_path: Path) -> Non
     for name in graph.stages.keys() - own:
         assert not graph.before(name) & own
     assert "keep" in graph.before("keep-eu-west-1"), "a copy is never the only image"
+
+
+def test_a_region_that_another_run_did_not_reach_is_left_to_it(tmp_path: Path) -> None:
+    loaded = _loaded(_spec(tmp_path, "- shell: a", PUBLISHED))
+    key, images = str(loaded[0].key), {"us-east-1": "ami-11111111", "us-west-2": "ami-22222222"}
+    assert "copy-eu-west-1" in _graph(loaded, tmp_path, existing={key: Existing(images)}).stages
+    published = Existing(images, is_published=True)
+    assert _graph(loaded, tmp_path, existing={key: published}).stages.keys() == {
+        "image-us-east-1",
+        "image-us-west-2",
+        "published",
+    }
+    assert Existing.from_record(published.record()) == published, "a bake that is resumed has the same stages"
 
 
 def test_an_image_that_takes_over_a_name_is_deprecated_and_named_under_that_name(tmp_path: Path) -> None:

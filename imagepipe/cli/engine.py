@@ -24,8 +24,8 @@ from imagepipe.cli.state import check_writable, open_bucket_store
 from imagepipe.cli.state_options import check_state_of_specs, location_of
 from imagepipe.cli.worker import check_installed
 from imagepipe.clock import SystemClock
-from imagepipe.errors import StageError, UsageError
-from imagepipe.inputs.files import files_of
+from imagepipe.errors import StageError, UndoFailed, UsageError
+from imagepipe.inputs.files import files_of, place_of
 from imagepipe.spec.bundle_rules import bundle_files
 from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
@@ -33,7 +33,7 @@ from imagepipe.spec.models import InstanceStoreOutput
 from imagepipe.spec.variables import ENVIRONMENT_PREFIX, Given, resolve
 from imagepipe.state.packages import store_package
 from imagepipe.temporal.connection import Server
-from imagepipe.temporal.messages import BuildRequest, Job, Limit, Progress
+from imagepipe.temporal.messages import BuildRequest, BuildResult, Job, Limit, Progress
 from imagepipe.values import DEFAULT_QUEUE
 from imagepipe.wiring.family import bases_first
 
@@ -53,16 +53,23 @@ class _Work:
         """Return the values of the package; `root` is the folder that contains all files of it."""
         options = self.options
         return {
-            "files": [os.path.relpath(file.resolve(), root) for file in self.named.files],
             "folder": str(Path.cwd()),
             "named": [str(each.key) for each in self.loaded if each.is_named],
-            "variables": stored_variables(self.given, self.loaded),
-            "environment": sorted(_sensitive_environment(self.loaded)),
+            "specs": {str(each.key): self._values_of(each, root) for each in self.loaded},
             "region": options.cloud.region,
             "timestamp": timestamp,
             "git_sha": git_sha(self.named.files[0].resolve().parent)[0],
             "force": options.selection.force,
             "timeout": options.run_options.timeout and options.run_options.timeout.total_seconds(),
+        }
+
+    def _values_of(self, spec: LoadedSpec, root: Path) -> dict[str, Any]:
+        """Return the values for one spec and its bases: another spec's secrets may be on other workers only."""
+        family = [spec, *spec.bases()]
+        return {
+            "files": list(dict.fromkeys(os.path.relpath(place_of(each.file), root) for each in family)),
+            "variables": stored_variables(self.given, family),
+            "environment": sorted(_sensitive_environment(family)),
         }
 
 
@@ -83,6 +90,7 @@ def build_on_temporal(options: BuildOptions) -> int:
             "a build on Temporal keeps its runs in shared state, and no bucket is named",
             hint="pass --state s3://BUCKET/PREFIX, or set `state` in imagepipe.yaml",
         )
+    files = files_of(work.loaded)
     with ExitStack() as stack:
         target = cloud_target(options.cloud)
         regions = stack.enter_context(open_cloud(target, region=options.cloud.region, clock=clock))
@@ -92,9 +100,9 @@ def build_on_temporal(options: BuildOptions) -> int:
         jobs = _jobs(work.loaded)
 
         def request() -> BuildRequest:
-            files = files_of(work.loaded)
+            timestamp = clock.now().strftime("%Y%m%dT%H%M%SZ")
             digest = store_package(
-                bucket, clock, files, lambda root: work.values(clock.now().strftime("%Y%m%dT%H%M%SZ"), root)
+                bucket, clock, files.paths, lambda root: work.values(timestamp, root), followed=files.followed
             )
             return BuildRequest(
                 str(location),
@@ -109,17 +117,22 @@ def build_on_temporal(options: BuildOptions) -> int:
         def echo(line: str) -> None:
             click.echo(line, file=options.run_options.log)
 
-        again = f"imagepipe build --engine {server} --build-id {build_id}"
-        echo(f"build {build_id} on {server}: {len(jobs)} specs; to follow it from elsewhere: {again}")
-        end = asyncio.run(build(server, os.environ, build_id, request, jobs[0].queue, echo))
+        again = f"the same command with --build-id {build_id}"
+        echo(f"build {build_id} on {server}: {len(jobs)} spec{'s' * (len(jobs) != 1)}; to follow it again: {again}")
+        queues = {job.spec: job.queue for job in jobs}
+        end = asyncio.run(build(server, os.environ, build_id, request, queues, echo))
     _print(end.result.baked, end.result.progress, options)
     if end.is_detached:
         click.echo(f"build {build_id} goes on; to follow it: {again}", err=True)
         return 130
+    code = explain(end.result, f"{' --local' if options.cloud.is_local else ''} --state {location}")
     if end.is_cancelled:
-        click.echo(f"error: build {build_id} was cancelled, and every bake has cleaned up", err=True)
+        what = "every bake has cleaned up" if code == 0 else "see above for what it left"
+        click.echo(f"error: build {build_id} was cancelled; {what}", err=True)
         return 130
-    return _explain(end.result.progress, str(location))
+    if any(each.state != "baked" for each in end.result.progress):
+        return code or StageError.exit_code
+    return code
 
 
 def _check(options: BuildOptions, build_id: str) -> None:
@@ -228,13 +241,19 @@ def _print(baked: Sequence[Any], progress: Sequence[Progress], options: BuildOpt
         click.echo(f"{image['image_id']}  {image['region']:<14}  {image['name']}  ({image['spec']}{unchanged})")
 
 
-def _explain(progress: Sequence[Progress], state: str) -> int:
-    """Print the errors; return the exit code."""
-    failed = [each for each in progress if each.state == "failed"]
+def explain(result: BuildResult, where: str) -> int:
+    """Print the errors, and the resources that are left; return the exit code. `where` has the options for `show`."""
+    failed = [each for each in result.progress if each.state == "failed"]
+    held = [each for each in result.baked if each.held]
     for each in failed:
         click.echo(f"error: {each.spec}: {each.text.removeprefix('error: ')}", err=True)
-        click.echo(f"  hint: imagepipe show {each.run} --state {state}", err=True)
-    for each in progress:
+        click.echo(f"  hint: imagepipe show {each.run}{where}", err=True)
+    for each in result.progress:
         if each.state == "left out":
             click.echo(f"not built: {each.spec}, because its base {each.failed_base} failed", err=True)
-    return StageError.exit_code if any(each.state != "baked" for each in progress) else 0
+    for baked in held:
+        click.echo(f"error: {baked.spec}: {baked.held}", err=True)
+        click.echo(f"  hint: imagepipe clean {baked.run}{where}", err=True)
+    if failed:
+        return StageError.exit_code
+    return UndoFailed.exit_code if held else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -24,8 +25,8 @@ from imagepipe.cli.build_values import record_for_resume
 from imagepipe.cli.clean import CleanReport, clean_run
 from imagepipe.cli.cloud import CloudTarget, open_cloud, recorded_target, region_of
 from imagepipe.cli.end import print_end
-from imagepipe.cli.loading import check_files_of_bundles, load_buildable
-from imagepipe.cli.options import CloudOptions, NamedSpecs
+from imagepipe.cli.loading import check_files_of_bundles
+from imagepipe.cli.options import CloudOptions, state_folder
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import RunOptions
 from imagepipe.cli.state import open_bucket_store
@@ -36,7 +37,8 @@ from imagepipe.engine.journal import JournalState, read
 from imagepipe.engine.journal_store import CLOSING, JournalStore, RunInProgress
 from imagepipe.errors import StageError, UndoFailed
 from imagepipe.reuse import Examiner
-from imagepipe.spec.load import Build
+from imagepipe.spec.find import PROJECT_FILE
+from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
 from imagepipe.state.bucket import StateBucket
@@ -82,10 +84,13 @@ def run_bake(task: str) -> int:
     try:
         with (
             stopped_by_signals(cancel, rest="the worker cleans up the rest") as signals,
+            resumable_after_signals(),
             open_bucket_store(request.state, request.cloud, clock) as (bucket, store),
         ):
             signals.has_begun = True
-            past = _past(store, request.run, cancel, clock)
+            if task == "clean":
+                store.abandon(request.run)
+            past = past_of(store, request.run, cancel, clock)
             cancel.check()
             if task == "clean":
                 return _clean(store, request.run, past)
@@ -95,6 +100,21 @@ def run_bake(task: str) -> int:
         return AGAIN
 
 
+@contextmanager
+def resumable_after_signals() -> Iterator[None]:
+    """End at once at SIGTERM or SIGHUP: systemd stops all processes of a worker, and another worker resumes the run.
+
+    SIGINT is the cancel of a build.
+    """
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: os._exit(AGAIN)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _end_with_worker() -> None:
     # From the descriptor: a thread that holds sys.stdin's own lock would abort the interpreter at its exit.
     while os.read(0, 4096):
@@ -102,18 +122,16 @@ def _end_with_worker() -> None:
     os._exit(AGAIN)
 
 
-def _past(store: JournalStore, run: str, cancel: Cancel, clock: Clock) -> JournalState | None:
+def past_of(store: JournalStore, run: str, cancel: Cancel, clock: Clock) -> JournalState | None:
     """Return a run that another process began, once that one is dead; None if there is none.
 
-    Raises RunInProgress if it lives.
+    Raises RunInProgress if it lives, even if it has written nothing yet.
     """
     end = clock.monotonic() + PATIENCE
     while True:
-        if not store.journal(run).records:
-            return None
         try:
             store.check_free(run)
-            return read(store, run)
+            return read(store, run) if store.journal(run).records else None
         except RunInProgress:
             if clock.monotonic() > end:
                 raise
@@ -143,18 +161,19 @@ def _bake(
         click.echo(closing.decode("utf-8", "replace"), err=True, nl=False)
         return StageError.exit_code
     package = read_package(bucket, request.package)
-    with _unpacked(bucket, package) as folder:
+    with unpacked(bucket, package) as folder:
         values = package.values
-        given = _given(values)
+        own = values["specs"][request.spec]
+        given = _given(own)
         build = Build(request.run, values["timestamp"], values["git_sha"])
-        loaded = _loaded(request, folder, values, given, build)
-        spec = next(each for each in loaded if str(each.key) == request.spec)
+        loaded = family_of(request.spec, folder, values, given, build)
+        spec = loaded[0]
         region = values["region"]
         check_files_of_bundles([spec], region, is_local=request.cloud.local is not None)
         options = RunOptions("json", timeout=_seconds(values["timeout"]))
         with open_cloud(request.cloud, region=region, clock=clock) as regions:
             request.cloud.check_account(regions)
-            existing = {key: Existing(images) for key, images in request.bases.items()}
+            existing = {key: Existing(images, is_published=True) for key, images in request.bases.items()}
             if past is None:
                 examiner = Examiner(regions, region_of(region, regions), clock.now())
                 existing = examiner.unchanged(bases_first(loaded), force=values["force"], known=existing)
@@ -179,34 +198,44 @@ def _execute(
 
 
 @contextmanager
-def _unpacked(bucket: StateBucket, package: Package) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="imagepipe-specs-") as folder:
+def unpacked(bucket: StateBucket, package: Package) -> Iterator[Path]:
+    """Unpack into a folder of our own, whose parents only we and root can write: specs use what parents have."""
+    place = state_folder().parent / "packages"
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="specs-", dir=place) as folder:
         root = Path(folder).resolve()
         unpack(bucket, package, root)
+        if not os.path.lexists(root / PROJECT_FILE):
+            (root / PROJECT_FILE).touch()  # or the search for a project would go on above
         yield root
 
 
-def _given(values: Mapping[str, Any]) -> Given:
-    """Return the variables: the client's values, and the worker's environment for sensitive ones alone."""
-    environment = {name: value for name, value in os.environ.items() if name in values["environment"]}
-    return Given({}, values["variables"], environment)
+def _given(own: Mapping[str, Any]) -> Given:
+    """Return the variables of a spec: the client's values, and the worker's environment for sensitive ones alone."""
+    environment = {name: value for name, value in os.environ.items() if name in own["environment"]}
+    return Given({}, own["variables"], environment)
 
 
-def _loaded(request: Request, folder: Path, values: Mapping[str, Any], given: Given, build: Build) -> list[LoadedSpec]:
-    """Load the spec and its bases."""
-    files = [folder / file for file in values["files"]]
-    found = load_buildable(NamedSpecs(files), given, build)
-    spec = next(each for each in found if str(each.key) == request.spec)
-    for each in (spec, *spec.bases()):
+def family_of(key: str, folder: Path, values: Mapping[str, Any], given: Given, build: Build) -> list[LoadedSpec]:
+    """Load a spec and its bases. Raises SpecError.
+
+    Specs beside them may have problems here, such as a secret that only the workers of another queue have.
+    """
+    found = load([folder / file for file in values["specs"][key]["files"]], given, build=build)
+    spec = next((each for each in found if str(each.key) == key), None)
+    family = found if spec is None else [spec, *spec.bases()]
+    refuse(family)
+    assert spec is not None, "a spec is not found only if its file has problems"
+    for each in family:
         each.is_named = str(each.key) in values["named"]
-    return [spec, *spec.bases()]
+    return family
 
 
 def _record(
     package: Package, given: Given, loaded: list[LoadedSpec], region: str | None, existing: Mapping[str, Existing]
 ) -> dict[str, Any]:
     """Return the values for `imagepipe resume`: it finds the specs where the client had them, or in its own folder."""
-    files = [str(Path(package.root) / file) for file in package.values["files"]]
+    files = [str(Path(package.root) / file) for file in package.values["specs"][str(loaded[0].key)]["files"]]
     record = record_for_resume(given, loaded, region, existing)
     return {**record, "files": files, "folder": package.values["folder"]}
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from queue import Full, Queue
+from threading import Thread
 
 import click
 
+from imagepipe.cli import streams
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_options import DurationType
 from imagepipe.errors import UsageError
 from imagepipe.temporal.connection import NAMESPACE, Server
-from imagepipe.values import DEFAULT_QUEUE
+from imagepipe.values import DEFAULT_QUEUE, QUEUE_NAME
 
 BAKES_AT_ONCE = 4
+MOST_LINES = 10_000
+"""Lines of the bakes' output that wait for a reader."""
 
 
 class AddressType(click.ParamType):  # type: ignore[type-arg]  # generic only in its stubs
@@ -103,6 +111,11 @@ def worker(options: WorkerCommandOptions) -> int:
     Specs and their files come from there. Sensitive variables come from the worker's environment.
     """
     check_installed()
+    if not re.fullmatch(QUEUE_NAME, options.queue):
+        raise UsageError(
+            f"--queue {options.queue!r}: no spec can name this queue",
+            hint="use letters, digits, '.', '_' and '-', at most 200 of them",
+        )
     from imagepipe.temporal.worker import WorkerOptions, run_worker
 
     command = [sys.executable, "-m", "imagepipe.cli.main", "run-bake"]
@@ -115,8 +128,36 @@ def worker(options: WorkerCommandOptions) -> int:
         options.health,
         options.metrics,
     )
-    asyncio.run(run_worker(wanted, command, os.environ, click.echo))
+    with printer(click.echo) as print_line:
+        asyncio.run(run_worker(wanted, command, os.environ, print_line))
     return 0
+
+
+@contextmanager
+def printer(echo: Callable[[str], object]) -> Iterator[Callable[[str], None]]:
+    """Print lines in a thread: a paused terminal, or a pipe that nobody reads, must not stop the heartbeats of bakes.
+
+    Lines are dropped while too many of them wait.
+    """
+    lines: Queue[str | None] = Queue(MOST_LINES)
+
+    def work() -> None:
+        while (line := lines.get()) is not None:
+            echo(line)
+
+    def put(line: str) -> None:
+        with suppress(Full):
+            lines.put_nowait(line)
+
+    thread = Thread(target=work, name="printer", daemon=True)
+    thread.start()
+    try:
+        yield put
+    finally:
+        streams.hurry()
+        with suppress(Full):
+            lines.put(None, timeout=2 * streams.PATIENCE_SECONDS)
+            thread.join(2 * streams.PATIENCE_SECONDS)
 
 
 def check_installed() -> None:

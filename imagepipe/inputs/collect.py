@@ -72,13 +72,18 @@ def _steps(loaded: LoadedSpec) -> Iterator[Input]:
 
 def files_of_step(at: StepAt) -> tuple[Path, ...]:
     """Return the files and folders that a step reads."""
+    return tuple(at.folder / name for name in names_of_step(at))
+
+
+def names_of_step(at: StepAt) -> tuple[str, ...]:
+    """Return the files and folders that a step reads, as it names them."""
     match at.step:
         case ShellStep(shell=shell):
-            return (at.folder / shell.script,) if shell.script is not None else ()
+            return (shell.script,) if shell.script is not None else ()
         case FileStep(file=file):
-            return (at.folder / file.src,)
+            return (file.src,)
         case TemplateStep(template=template):
-            return (at.folder / template.src,)
+            return (template.src,)
         case _:
             return ()
 

@@ -57,7 +57,7 @@ from imagepipe.spec.tests import (
     PortTest,
     ServiceTest,
 )
-from imagepipe.values import DEFAULT_QUEUE
+from imagepipe.values import DEFAULT_QUEUE, QUEUE_NAME
 
 
 def _version(value: Any) -> Any:
@@ -722,7 +722,7 @@ class Engine(Model):
     queue: str = Field(
         DEFAULT_QUEUE,
         description="Task queue: `imagepipe worker --queue`. One for each account or VPC.",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$",
+        pattern=QUEUE_NAME,
     )
 
 

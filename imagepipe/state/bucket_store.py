@@ -6,6 +6,7 @@ PREFIX/runs/RUN/journal/00000001.json       a record; written only if the number
 PREFIX/runs/RUN/journal/through-00000060.jsonl   the first 60 records again, for readers: one request instead of 60
 PREFIX/runs/RUN/events/00000001.jsonl       a batch of events
 PREFIX/runs/RUN/inputs/KEY.json, closing.txt     documents
+PREFIX/runs/RUN/abandoned                   nobody may begin the run any more
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from imagepipe.state.lease import LEASE_SECONDS, Lease, check_free, is_held
 
 log = logging.getLogger(__name__)
 
+ABANDONED = "abandoned"
 RECORD = re.compile(r"(\d{8})\.json")
 THROUGH = re.compile(r"through-(\d{8})\.jsonl")
 
@@ -60,12 +62,21 @@ class BucketStore:
             lease = Lease(self._bucket, run, self._clock, seconds=self._lease_seconds)
             lease.take_over()
         try:
+            if self.document(run, ABANDONED) is not None:
+                raise RunInProgress(f"run {run} was cleaned up before it began", hint="start the build again")
             name = f"index/{self._clock.now():%Y%m%dT%H%M%SZ}-{run}"
             self._bucket.put(name, b"")
             return BucketRun(self._bucket, run, self._own_folder(run), lease, self._clock)
         except BaseException:
             lease.release()
             raise
+
+    def abandon(self, run: str) -> None:
+        """Let no process begin this run any more. One that has its lease already may have begun it.
+
+        A process that was suspended may be late: without this, it would begin after the clean-up.
+        """
+        self._bucket.put(f"runs/{run}/{ABANDONED}", b"")
 
     def reopen(self, run: str) -> BucketRun:
         lease = Lease(self._bucket, run, self._clock, seconds=self._lease_seconds)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -73,11 +73,17 @@ class Package:
 
 
 def store_package(
-    bucket: StateBucket, clock: Clock, files: Iterable[Path], values: Callable[[Path], Mapping[str, Any]]
+    bucket: StateBucket,
+    clock: Clock,
+    files: Iterable[Path],
+    values: Callable[[Path], Mapping[str, Any]],
+    *,
+    followed: Collection[Path] = (),
 ) -> str:
     """Store files, with the folders and links among them, and values; return the digest of the package.
 
-    `values` gets the folder that contains all files.
+    `values` gets the folder that contains all files. A link of `followed` leads to a file of the package on every
+    machine, even if it names an absolute path; all others stay as they are.
 
     Raises UsageError for a file that is too large, or cannot be read; CloudError.
     """
@@ -100,7 +106,10 @@ def store_package(
         try:
             about = path.lstat()
             if stat.S_ISLNK(about.st_mode):
-                packed.append(PackedFile(name, 0o777, link=os.readlink(path)))  # noqa: PTH115 - as it is written
+                target = os.readlink(path)  # noqa: PTH115 - as it is written
+                if path in followed and target.startswith("/"):
+                    target = os.path.relpath(target, path.parent)
+                packed.append(PackedFile(name, 0o777, link=target))
             elif stat.S_ISDIR(about.st_mode):
                 packed.append(PackedFile(name, stat.S_IMODE(about.st_mode)))
             elif about.st_size > LARGEST:

@@ -13,7 +13,7 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +28,10 @@ HEARTBEAT_EVERY = 2.0
 """Seconds; a cancel arrives with the answer to a heartbeat."""
 AGAIN = 75
 """Exit code of a process whose run another process has: try again (EX_TEMPFAIL of sysexits.h)."""
+HELD = 5
+"""Exit code of a process that could not delete a resource; the images may be finished nevertheless."""
+CLEAN_ATTEMPTS = 10
+"""Attempts to clean up, in about four minutes, before a person must."""
 LAST_LINES = 20
 """Lines of a failed process that its error shows."""
 LINE_LIMIT = 1 << 20
@@ -55,18 +59,27 @@ class Bakes:
     async def bake(self, request: BakeRequest) -> BakedSpec:
         """Bake a spec, or resume the run in which a dead worker baked it."""
         with self._metrics.bake():
-            printed = await self._run("bake", request)
-        images = [image for image in printed["images"] if image["spec"] == request.job.spec]
+            end = await self._run("bake", request)
+            printed = json.loads(end.printed) if end.printed.strip() else {}
+            images = [image for image in printed.get("images", ()) if image["spec"] == request.job.spec]
+            if end.code not in (0, HELD) or not images:
+                raise end.failure()
         regions = [row for row in printed.get("failed_regions", ()) if row["spec"] == request.job.spec]
-        return BakedSpec(request.job.spec, request.job.run, images, self._worker, regions)
+        held = messages.shortened("\n".join(end.lines)) if end.code == HELD else ""
+        return BakedSpec(request.job.spec, request.job.run, images, self._worker, regions, held)
 
     @activity.defn(name=messages.RUN_CLEAN)
     async def clean(self, request: BakeRequest) -> None:
-        """Delete what a run holds, if it exists and did not do so itself."""
-        await self._run("clean", request)
+        """Delete what a run holds, if it exists and did not do so itself. An error may pass, so it is tried again."""
+        end = await self._run("clean", request)
+        if end.code != 0:
+            failure = end.failure()
+            if failure.type == messages.BAKE_FAILED and activity.info().attempt < CLEAN_ATTEMPTS:
+                raise ApplicationError(failure.message, type="CleanFailed")
+            raise failure
 
-    async def _run(self, task: str, request: BakeRequest) -> Any:
-        """Run a process to its end; return the JSON that it printed."""
+    async def _run(self, task: str, request: BakeRequest) -> _End:
+        """Run a process to its end."""
         # A session of its own: Ctrl-C in the worker's terminal is the worker's affair.
         process = await asyncio.create_subprocess_exec(
             *self._command, task, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True, limit=LINE_LIMIT
@@ -89,9 +102,7 @@ class Bakes:
             await process.wait()
             process.stdin.close()
         printed, _ = await work
-        if process.returncode == 0:
-            return json.loads(printed) if printed.strip() else {}
-        raise _failure(process.returncode, list(lines))
+        return _End(process.returncode, printed, list(lines))
 
     async def _until_end(self, process: Process, work: asyncio.Future[Any]) -> None:
         """Wait until a process has ended. After a cancel it gets the time that it needs to clean up."""
@@ -108,7 +119,7 @@ class Bakes:
                 raise  # another worker may have the bake by now
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGINT)
-            await ended
+            await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED)
             raise
         finally:
             stopping.cancel()
@@ -134,15 +145,26 @@ async def _beat() -> None:
         await asyncio.sleep(HEARTBEAT_EVERY)
 
 
-def _failure(code: int | None, lines: Sequence[str]) -> ApplicationError:
-    """Return the error of a process; Temporal tries again only after one that says nothing about the bake itself."""
-    text = "\n".join(lines)
-    if code == AGAIN:
-        return ApplicationError(
-            text or "another process has the run", type="RunHeld", next_retry_delay=timedelta(seconds=5)
-        )
-    if code is None or code < 0:
-        name = signal.Signals(-code).name if code else "nothing"
-        return ApplicationError(f"the process was ended by {name}", type="ProcessEnded")
-    begin = next((index for index, line in enumerate(lines) if line.startswith("error:")), 0)
-    return ApplicationError("\n".join(lines[begin:]) or text, type=messages.BAKE_FAILED, non_retryable=True)
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The end of a process."""
+
+    code: int | None
+    printed: bytes
+    """Its standard output."""
+    lines: Sequence[str]
+    """The last lines of its standard error."""
+
+    def failure(self) -> ApplicationError:
+        """Return its error; Temporal tries again only after one that says nothing about the bake itself."""
+        text = messages.shortened("\n".join(self.lines))
+        if self.code == AGAIN:
+            return ApplicationError(
+                text or "another process has the run", type="RunHeld", next_retry_delay=timedelta(seconds=5)
+            )
+        if self.code is None or self.code < 0:
+            name = signal.Signals(-self.code).name if self.code else "nothing"
+            return ApplicationError(f"the process was ended by {name}", type="ProcessEnded")
+        begin = next((index for index, line in enumerate(self.lines) if line.startswith("error:")), 0)
+        text = messages.shortened("\n".join(self.lines[begin:])) or f"the process ended with exit code {self.code}"
+        return ApplicationError(text, type=messages.BAKE_FAILED, non_retryable=True)

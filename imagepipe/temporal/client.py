@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import (
+    Client,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
+)
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -32,6 +39,7 @@ ATTEMPTS = 20
 """Attempts to look for a build on a server that restarts."""
 QUIET = 15.0
 """Seconds without news from any worker after which the client says so."""
+WORKFLOWS, ACTIVITIES = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
 PASSING = frozenset({RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED})
 """Errors of a server that restarts, or of a build that no worker answers for."""
 
@@ -51,26 +59,31 @@ async def build(
     environment: Mapping[str, str],
     build_id: str,
     request: Callable[[], BuildRequest],
-    queue: str,
+    queues: Mapping[str, str],
     print_line: Callable[[str], None],
 ) -> End:
     """Start a build and follow it; join the one of this id if there is one. Raises CloudError, UsageError.
 
-    `request` is called only if the build is to be started. The first Ctrl-C or SIGTERM cancels the build, and every
+    `request` is called only if the build is to be started. `queues` has the queue of each spec; the workers of the
+    first one run the build itself. The first Ctrl-C or SIGTERM cancels the build, and every
     bake cleans up; the second one leaves it alone.
     """
     client = await connect(server, environment)
     id = f"{PREFIX}{build_id}"
     handle: WorkflowHandle[object, BuildResult] = client.get_workflow_handle(id, result_type=BuildResult)
+    follower = _Follower(client, server, handle, queues, print_line)
     if await _exists(handle, print_line):
         print_line(f"build {build_id} exists already: following it")
-    else:
+        with follower.counting_signals():
+            return await follower.follow()
+    wanted = request()
+    with follower.counting_signals():  # a Ctrl-C while the build starts must cancel it
         try:
             await client.start_workflow(
                 messages.BUILD,
-                request(),
+                wanted,
                 id=id,
-                task_queue=queue,
+                task_queue=next(iter(queues.values())),
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             )
@@ -78,7 +91,7 @@ async def build(
             pass  # by another client, and ended already
         except RPCError as error:
             raise _error(f"starting build {build_id} on {server}", error) from error
-    return await _Follower(client, server, handle, queue, print_line).follow()
+        return await follower.follow()
 
 
 async def _exists(handle: WorkflowHandle[object, BuildResult], print_line: Callable[[str], None]) -> bool:
@@ -109,58 +122,65 @@ class _Follower:
         client: Client,
         server: Server,
         handle: WorkflowHandle[object, BuildResult],
-        queue: str,
+        queues: Mapping[str, str],
         print_line: Callable[[str], None],
     ) -> None:
-        self._client, self._server, self._handle, self._queue = client, server, handle, queue
+        self._client, self._server, self._handle, self._queues = client, server, handle, queues
         self._print = print_line
         self._seen: dict[str, Progress] = {}
         self._signals = 0
         self._is_away = False
-        self._last_news = 0.0
+        self._last_news = self._last_check = 0.0
+        self._lonely: set[str] = set()
+        """The queues without workers, of which the user was told."""
 
     async def follow(self) -> End:
         loop = asyncio.get_running_loop()
-        self._last_news = loop.time()
+        self._last_news = self._last_check = loop.time()
         cancelled = False
-        with self._counting_signals():
-            while True:
-                if self._signals > 1:
-                    return End(self._so_far(), is_detached=True)
-                if self._signals and not cancelled:
-                    self._print("cancelling: every bake stops and cleans up; again to leave it alone")
-                    cancelled = await self._cancel()
-                status = await self._status()
-                if status not in (None, WorkflowExecutionStatus.RUNNING):
-                    return await self._end()
-                if status is not None:
-                    await self._look(loop.time())
-                await asyncio.sleep(EVERY)
+        while True:
+            if self._signals > 1:
+                return End(self._so_far(), is_detached=True)
+            if self._signals and not cancelled:
+                self._print("cancelling: every bake stops and cleans up; again to leave it alone")
+                cancelled = await self._cancel()
+            status = await self._status()
+            if status not in (None, WorkflowExecutionStatus.RUNNING):
+                if end := await self._end():
+                    return end
+            elif status is not None:
+                await self._look(loop.time())
+            await asyncio.sleep(EVERY)
 
     async def _status(self) -> WorkflowExecutionStatus | None:
         """Return the state of the build; None while the server cannot be reached."""
         try:
             found = (await self._handle.describe(rpc_timeout=ANSWER)).status
         except RPCError as error:
-            if error.status not in PASSING:
-                raise _error("following the build", error) from error
-            if not self._is_away:
-                self._print(f"the server {self._server.address} does not answer: {error.message}; trying again")
-            self._is_away = True
+            self._note_silence(error)
             return None
         if self._is_away:
             self._print("the server answers again")
         self._is_away = False
         return found
 
+    def _note_silence(self, error: RPCError) -> None:
+        """Say once that the server does not answer. Raises CloudError for an error that does not pass."""
+        if error.status not in PASSING:
+            raise _error("following the build", error) from error
+        if not self._is_away:
+            self._print(f"the server {self._server.address} does not answer: {error.message}; trying again")
+        self._is_away = True
+
     async def _look(self, now: float) -> None:
         """Print how the bakes have changed; say so if no worker answers."""
         try:
             progress = await self._handle.query(messages.PROGRESS, result_type=list[Progress], rpc_timeout=ANSWER)
-        except RPCError:
+        except (RPCError, WorkflowQueryFailedError, WorkflowQueryRejectedError):
             if now - self._last_news > QUIET:
                 self._last_news = now
-                await self._tell_of_workers()
+                if not await self._tell_of_workers(next(iter(self._queues.values())), WORKFLOWS):
+                    self._print("no worker has answered for the build yet; waiting")
             return
         self._last_news = now
         for each in progress:
@@ -169,21 +189,33 @@ class _Follower:
             if each != before and each.state != "waiting":
                 self._print(_line(each))
 
-    async def _tell_of_workers(self) -> None:
+        if now - self._last_check > QUIET:
+            self._last_check = now
+            baking = {
+                self._queues[each.spec] for each in progress if each.state == "baking" and each.spec in self._queues
+            }
+            for queue in sorted(baking):
+                if queue in self._lonely:
+                    continue
+                if await self._tell_of_workers(queue, ACTIVITIES):
+                    self._lonely.add(queue)
+
+    async def _tell_of_workers(self, queue: str, kind: TaskQueueType.ValueType) -> bool:
+        """Say so if no worker takes bakes from a queue; return whether that is so."""
         request = DescribeTaskQueueRequest(
-            namespace=self._server.namespace,
-            task_queue=TaskQueue(name=self._queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+            namespace=self._server.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
         )
-        with suppress(RPCError):
+        try:
             found = await self._client.workflow_service.describe_task_queue(request, timeout=ANSWER)
-            if not found.pollers:
-                self._print(
-                    f"no worker takes bakes from queue '{self._queue}': imagepipe worker --temporal"
-                    f" {self._server.address} --namespace {self._server.namespace} --queue {self._queue}"
-                )
-                return
-        self._print("no worker has answered for the build yet; waiting")
+        except RPCError:
+            return False
+        if found.pollers:
+            return False
+        self._print(
+            f"no worker takes bakes from queue '{queue}': imagepipe worker --temporal {self._server.address}"
+            f" --namespace {self._server.namespace} --queue {queue}"
+        )
+        return True
 
     async def _cancel(self) -> bool:
         try:
@@ -196,7 +228,8 @@ class _Follower:
             return False
         return True
 
-    async def _end(self) -> End:
+    async def _end(self) -> End | None:
+        """Return the end of the build; None if the server goes away just now."""
         await self._look(asyncio.get_running_loop().time())
         try:
             return End(await self._handle.result())
@@ -207,14 +240,19 @@ class _Follower:
             if isinstance(cause, ApplicationError) and cause.type == messages.BUILD_FAILED:
                 return End(_result(cause))
             raise UsageError(
-                f"the build ended in Temporal: {cause}", hint="look at its history: temporal workflow show"
+                f"the build ended in Temporal: {cause}",
+                hint=f"look at its history: temporal workflow show --workflow-id {self._handle.id}; `imagepipe clean"
+                " --all` with --state deletes what its bakes may have left",
             ) from failure
+        except RPCError as error:
+            self._note_silence(error)
+            return None
 
     def _so_far(self) -> BuildResult:
         return BuildResult([], list(self._seen.values()))
 
     @contextmanager
-    def _counting_signals(self) -> Iterator[None]:
+    def counting_signals(self) -> Iterator[None]:
         def count() -> None:
             self._signals += 1
 

@@ -16,6 +16,10 @@ PROGRESS = "progress"
 """Query for the state of each bake of a build."""
 BAKE_FAILED, BUILD_FAILED = "BakeFailed", "BuildFailed"
 """Types of the failures that are not retried."""
+LONGEST_TEXT = 1000
+"""Characters of an error that travel: a build of a thousand specs must fit into one value of Temporal."""
+CLEAN_SUFFIX = "/clean"
+"""End of the name of the queue for clean-ups: one must not wait until bakes of hours have ended. No spec names it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class BakedSpec:
     """Name of the worker that ended the bake."""
     failed_regions: list[dict[str, Any]] = field(default_factory=list)
     """The regions that failed alone, with their errors."""
+    held: str = ""
+    """Why resources beside the images could not be deleted; empty if they were."""
 
     def by_region(self) -> dict[str, str]:
         """Return the image ids by region."""
@@ -108,3 +114,8 @@ class BuildResult:
 
     baked: list[BakedSpec]
     progress: list[Progress]
+
+
+def shortened(text: str) -> str:
+    """Return a text that is short enough to travel."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} …"

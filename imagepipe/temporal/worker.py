@@ -36,6 +36,17 @@ DEPLOYMENT = "imagepipe"
 """Name of the worker deployment, the same on all queues: the bakes of a build may be on other queues than itself."""
 HEARTBEAT_THROTTLE = timedelta(seconds=3)
 """Longest time for which Temporal's library keeps a heartbeat back, and with it a cancel."""
+PASSING = frozenset(
+    {
+        RPCStatusCode.NOT_FOUND,  # until the server knows the version
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.CANCELLED,
+        RPCStatusCode.RESOURCE_EXHAUSTED,  # many workers start at once
+        RPCStatusCode.ABORTED,
+    }
+)
+"""Errors after which the worker asks again to make its version the current one."""
 CHECK_EVERY = 10.0
 """Seconds between checks that the server can be reached."""
 TO_LET_GO = timedelta(seconds=30)
@@ -82,18 +93,24 @@ async def run_worker(
     metrics = Metrics(runtime.metric_meter)
     bakes = Bakes(command, name, print_line, metrics)
     version = code_version()
-    worker = Worker(
-        client,
-        task_queue=options.queue,
-        workflows=[BuildWorkflow, BakeWorkflow],
-        activities=[bakes.bake, bakes.clean],
-        max_concurrent_activities=options.bakes_at_once,
-        max_task_queue_activities_per_second=options.bakes_per_minute and options.bakes_per_minute / 60,
-        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
-        default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
-        graceful_shutdown_timeout=options.grace + TO_LET_GO,
-        deployment_config=WorkerDeploymentConfig(WorkerDeploymentVersion(DEPLOYMENT, version), True),
-    )
+    common: dict[str, Any] = {
+        "max_heartbeat_throttle_interval": HEARTBEAT_THROTTLE,
+        "default_heartbeat_throttle_interval": HEARTBEAT_THROTTLE,
+        "graceful_shutdown_timeout": options.grace + TO_LET_GO,
+        "deployment_config": WorkerDeploymentConfig(WorkerDeploymentVersion(DEPLOYMENT, version), True),
+        "max_concurrent_activities": options.bakes_at_once,
+    }
+    workers = [
+        Worker(
+            client,
+            task_queue=options.queue,
+            workflows=[BuildWorkflow, BakeWorkflow],
+            activities=[bakes.bake],
+            max_task_queue_activities_per_second=options.bakes_per_minute and options.bakes_per_minute / 60,
+            **common,
+        ),
+        Worker(client, task_queue=f"{options.queue}{messages.CLEAN_SUFFIX}", activities=[bakes.clean], **common),
+    ]
     reach = _Reach(client)
     told, told_twice = asyncio.Event(), asyncio.Event()
 
@@ -102,7 +119,7 @@ async def run_worker(
         return reach.is_well and not told.is_set(), facts
 
     with _health_of(options, health), _told_by_signals(told, told_twice):
-        serving = asyncio.create_task(worker.run())
+        serving = asyncio.create_task(_serve(workers, options.server))
         checking = asyncio.create_task(reach.keep_checking())
         try:
             await _make_current(client, options.server, version, serving)
@@ -111,7 +128,7 @@ async def run_worker(
             await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             if not serving.done():
-                await _stop(worker, told_twice, bakes, metrics, options.grace, print_line)
+                await _stop(workers, told_twice, bakes, metrics, options.grace, print_line)
             await serving
         finally:
             checking.cancel()
@@ -120,8 +137,20 @@ async def run_worker(
                 await serving
 
 
+async def _serve(workers: Sequence[Worker], server: Server) -> None:
+    """Work until the workers are stopped. Raises CloudError."""
+    try:
+        await asyncio.gather(*(each.run() for each in workers))
+    except RuntimeError as error:
+        raise CloudError(
+            f"taking bakes from {server}: {str(error).partition(': Status {')[0]}",
+            code="TemporalRefused",
+            hint="check that the namespace exists, and that the credentials may use it",
+        ) from error
+
+
 async def _stop(
-    worker: Worker,
+    workers: Sequence[Worker],
     told_twice: asyncio.Event,
     bakes: Bakes,
     metrics: Metrics,
@@ -133,14 +162,19 @@ async def _stop(
     print_line(
         f"stopping: no more bakes; {running} running, for up to {grace.total_seconds():g} s; again to let go now"
     )
-    stopping = asyncio.create_task(worker.shutdown())
+    stopping = asyncio.create_task(_shut_down(workers))
     hurry = asyncio.create_task(told_twice.wait())
     await asyncio.wait([stopping, hurry], timeout=grace.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
     hurry.cancel()
     if not stopping.done():
-        print_line(f"letting go of {metrics.running} bakes; other workers resume them")
+        if metrics.running:
+            print_line(f"letting go of {metrics.running} bakes; other workers resume them")
         bakes.stop()
     await stopping
+
+
+async def _shut_down(workers: Sequence[Worker]) -> None:
+    await asyncio.gather(*(each.shutdown() for each in workers))
 
 
 class _Reach:
@@ -189,7 +223,7 @@ async def _make_current(client: Client, server: Server, version: str, serving: a
         except RPCError as error:
             if serving.done():
                 await serving
-            if pause is None or error.status not in (RPCStatusCode.NOT_FOUND, RPCStatusCode.UNAVAILABLE):
+            if pause is None or error.status not in PASSING:
                 raise CloudError(
                     f"making version {version} current in namespace {server.namespace}: {error.message}",
                     code=error.status.name,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
@@ -55,21 +56,36 @@ class BakeWorkflow:
                 retry_policy=RETRY_BAKE,
                 cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             )
-        except (ActivityError, asyncio.CancelledError):
+        except (ActivityError, asyncio.CancelledError) as error:
             # A worker may have died with resources, and no other one have begun: nobody else would delete them.
-            await asyncio.shield(self._clean(request))
+            if held := await self._clean(request):
+                text = "cancelled" if is_cancelled_exception(error) else _cause(error)
+                raise ApplicationError(f"{text}\n{held}", type=messages.BAKE_FAILED, non_retryable=True) from None
             raise
-        return baked
+        return replace(baked, held=await self._clean(request)) if baked.held else baked
 
-    async def _clean(self, request: BakeRequest) -> None:
-        await workflow.execute_activity(
-            messages.RUN_CLEAN,
-            request,
-            start_to_close_timeout=LONGEST_CLEAN,
-            schedule_to_close_timeout=LONGEST_CLEAN,
-            heartbeat_timeout=HEARTBEAT,
-            retry_policy=RETRY_CLEAN,
-        )
+    async def _clean(self, request: BakeRequest) -> str:
+        """Delete what the run holds, also if a cancel comes meanwhile; return why something is left, or nothing."""
+        cleaning = asyncio.ensure_future(self._clean_now(request))
+        while not cleaning.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(cleaning)
+        return cleaning.result()
+
+    async def _clean_now(self, request: BakeRequest) -> str:
+        try:
+            await workflow.execute_activity(
+                messages.RUN_CLEAN,
+                request,
+                task_queue=f"{request.job.queue}{messages.CLEAN_SUFFIX}",
+                start_to_close_timeout=LONGEST_CLEAN,
+                schedule_to_close_timeout=LONGEST_CLEAN,
+                heartbeat_timeout=HEARTBEAT,
+                retry_policy=RETRY_CLEAN,
+            )
+        except ActivityError as error:
+            return f"not cleaned up: {_cause(error)}"
+        return ""
 
 
 @workflow.defn(name=messages.BUILD, versioning_behavior=VersioningBehavior.PINNED)
@@ -105,6 +121,8 @@ class BuildWorkflow:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if _is_cancelled():
+                raise asyncio.CancelledError from None
         result = BuildResult(list(self._baked.values()), self.progress())
         if failed := [each.spec for each in result.progress if each.state != "baked"]:
             raise ApplicationError(
@@ -146,8 +164,10 @@ class BuildWorkflow:
         except ChildWorkflowError as error:
             if is_cancelled_exception(error):
                 self._note(job, "cancelled")
-                raise
-            self._note(job, "failed", _cause(error))
+                if _is_cancelled():  # so that `gather` sees a cancel, and no failure
+                    raise asyncio.CancelledError from None
+                return  # somebody cancelled this bake alone
+            self._note(job, "failed", messages.shortened(_cause(error)))
             if request.fail_fast:
                 raise
             return
@@ -177,6 +197,12 @@ class BuildWorkflow:
             return
         async with limit:
             yield
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody cancelled the task that asks."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _cause(error: BaseException) -> str:

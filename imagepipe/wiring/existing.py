@@ -26,6 +26,8 @@ class Existing:
     """Image id by region; the launch region is always among them."""
     changes: tuple[Change, ...] = ()
     """The differences of these images from the spec; a region without an image is not among them."""
+    is_published: bool = False
+    """True if another run has published the images: a region that it has not reached is no affair of this one."""
 
     def describe(self) -> str:
         """Return the images as text."""
@@ -33,7 +35,7 @@ class Existing:
 
     def missing(self, regions: Iterable[str]) -> list[str]:
         """Return those of these regions in which the image does not exist yet."""
-        return [region for region in regions if region not in self.images]
+        return [] if self.is_published else [region for region in regions if region not in self.images]
 
     def stages(self, region: str) -> frozenset[str]:
         """Return the names of the stages that change the image in a region."""
@@ -42,13 +44,14 @@ class Existing:
     def record(self) -> dict[str, Any]:
         """Return the value for the journal."""
         changes = [[change.region, change.stage, list(change.lines)] for change in self.changes]
-        return {"images": dict(self.images), "changes": changes}
+        published = {"is_published": True} if self.is_published else {}
+        return {"images": dict(self.images), "changes": changes, **published}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Existing:
         """Return the value that `record` made."""
         changes = tuple(Change(region, stage, tuple(lines)) for region, stage, lines in record["changes"])
-        return cls(dict(record["images"]), changes)
+        return cls(dict(record["images"]), changes, record.get("is_published", False))
 
 
 @dataclass(frozen=True, slots=True)

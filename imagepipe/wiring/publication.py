@@ -89,7 +89,7 @@ def publish_existing(build: ImageBuild, existing: Existing) -> Baked:
         for region, id in existing.images.items()
     }
     at_home = images[build.region]
-    missing = [region for region in build.copies if region not in images]
+    missing = existing.missing(build.copies)
     checks: tuple[Ref[Any], ...] = ()
     if missing or existing.changes:
         source = add("source", UseImage(build.ec2, at_home))

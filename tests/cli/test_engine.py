@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 import pytest
 from click.testing import CliRunner
 
+import imagepipe.cli.worker as cli_worker
 from imagepipe.cli.build import build
+from imagepipe.cli.engine import explain
 from imagepipe.cli.worker import worker
 from imagepipe.errors import UsageError
+from imagepipe.temporal.messages import BakedSpec, BuildResult, Progress
 
 SPEC = """\
 imagepipe: 1
@@ -86,9 +90,17 @@ def test_a_build_id_needs_an_engine(spec: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--temporal", "a b"), ("--temporal", "h:0"), ("--temporal", "h:1", "--namespace", "")]
+    "words",
+    [
+        ("--temporal", "a b"),
+        ("--temporal", "h:0"),
+        ("--temporal", "h:1", "--namespace", ""),
+        ("--temporal", "h:1", "--queue", ""),
+        ("--temporal", "h:1", "--queue", "x/clean"),
+        ("--temporal", "h:1", "--queue", "x" * 201),
+    ],
 )
-def test_a_worker_refuses_an_address_that_is_none(words: tuple[str, ...]) -> None:
+def test_a_worker_refuses_an_address_and_a_queue_that_are_none(words: tuple[str, ...]) -> None:
     result = CliRunner().invoke(worker, list(words), standalone_mode=False)
     assert isinstance(result.exception, UsageError)
 
@@ -98,3 +110,33 @@ def test_a_worker_listens_on_a_port(address: str) -> None:
     result = CliRunner().invoke(worker, ["--temporal", "h:1", "--health", address])
     assert result.exit_code == 2
     assert "is not an address" in result.output
+
+
+def test_images_with_something_that_is_still_held_have_the_exit_code_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    baked = BakedSpec("web", "0123abcd", [], "w", held="not cleaned up: vol-1 is in use")
+    assert explain(BuildResult([baked], [Progress("web", "0123abcd", "baked")]), " --state s3://b") == 5
+    assert "imagepipe clean 0123abcd --state s3://b" in capsys.readouterr().err
+
+
+def test_a_failed_bake_names_the_command_that_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = Progress("web", "0123abcd", "failed", "error: step 1: exit 1")
+    assert explain(BuildResult([], [failed]), " --local --state s3://b") == 4
+    assert capsys.readouterr().err == (
+        "error: web: step 1: exit 1\n  hint: imagepipe show 0123abcd --local --state s3://b\n"
+    )
+
+
+def test_a_reader_that_has_stopped_does_not_stop_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_worker, "MOST_LINES", 3)
+    reads, lines = Event(), list[str]()
+
+    def echo(line: str) -> None:
+        reads.wait()
+        lines.append(line)
+
+    with cli_worker.printer(echo) as print_line:
+        for number in range(100):
+            print_line(str(number))  # would wait for ever
+        reads.set()
+    assert lines[:3] == ["0", "1", "2"]
+    assert len(lines) < 100

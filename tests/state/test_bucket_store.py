@@ -12,7 +12,7 @@ import pytest
 
 from imagepipe.clock import SystemClock
 from imagepipe.engine.journal import Journal, Lifetime, read
-from imagepipe.engine.journal_store import RunLost
+from imagepipe.engine.journal_store import RunInProgress, RunLost
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.local.aws.faults.faults import Fault
 from imagepipe.state.bucket import StateBucket
@@ -274,3 +274,12 @@ def test_a_bucket_of_another_region_is_used_in_its_region(cloud: Cloud, here: Ma
     assert (bucket.home, bucket.region) == ("us-east-1", "eu-west-1")
     bucket.create("k", b"1")
     assert bucket.keys("") == ["k"]
+
+
+def test_a_run_that_was_abandoned_is_begun_by_nobody(here: Machine, there: Machine) -> None:
+    here.store.abandon(RUN.id)
+    with pytest.raises(RunInProgress, match="cleaned up before it began"):
+        Journal.create(there.store, RUN, there.clock)
+    assert not _records(here)
+    assert not here.store.is_held(RUN.id)
+    assert here.store.runs() == []

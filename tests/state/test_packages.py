@@ -56,6 +56,18 @@ def test_files_folders_links_and_modes_arrive_as_they_were(here: Machine, there:
     assert (target / "scripts" / "broken").readlink() == Path("nowhere")
 
 
+def test_a_link_that_is_followed_leads_to_a_file_of_the_package(here: Machine, there: Machine, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    files = [*_project(project), project / "current", project / "scripts" / "log"]
+    files[-2].symlink_to(project / "scripts")
+    files[-1].symlink_to("/var/log")
+    digest = store_package(here.bucket, SystemClock(), files, _values, followed={project / "current"})
+    target = tmp_path / "target"
+    unpack(there.bucket, read_package(there.bucket, digest), target)
+    assert (target / "current" / "run.sh").resolve() == (target / "scripts" / "run.sh").resolve()
+    assert (target / "scripts" / "log").readlink() == Path("/var/log"), "a link that is uploaded stays as it is"
+
+
 def test_a_content_is_stored_once_under_its_digest(cloud: Cloud, here: Machine, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).write_text("same")

@@ -71,7 +71,8 @@ class Yard:
 
     async def building(self, build_id: str, request: BuildRequest) -> client.End:
         address = Address.at(self.temporal.address)
-        return await client.build(address, {}, build_id, lambda: request, "imagepipe", self.lines.append)
+        queues = {job.spec: job.queue for job in request.jobs}
+        return await client.build(address, {}, build_id, lambda: request, queues, self.lines.append)
 
     def go(self) -> None:
         """Let the slow bakes end."""

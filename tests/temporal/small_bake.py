@@ -27,9 +27,16 @@ def main() -> int:
     threading.Thread(target=_end_with_worker, daemon=True).start()
     if task == "clean":
         note("clean")
+        if spec.startswith("unclean") or (spec.startswith("fails-slow-clean") and not (folder / "failed").exists()):
+            (folder / "failed").touch()
+            print("error: vol-1 is in use", file=sys.stderr)
+            return 5
+        while "slow-clean" in spec and not (folder / "go").exists():
+            time.sleep(0.02)
+        note("cleaned")
         return 0
     note("begin")
-    signal.signal(signal.SIGINT, lambda *_: _interrupted(note))
+    signal.signal(signal.SIGINT, lambda *_: _interrupted(note, spec))
     print(f"baking {spec}", file=sys.stderr, flush=True)
     if spec.startswith("slow"):
         while not (folder / "go").exists():
@@ -41,19 +48,25 @@ def main() -> int:
         (folder / f"held-{spec}").touch()
         print("error: run is in progress", file=sys.stderr)
         return 75
-    if spec.startswith("fails"):
+    if spec.startswith(("fails", "unclean")):
+        if spec.endswith("long"):
+            print(f"error: {'x' * 200_000}", file=sys.stderr)
         print("error: step 1: exit 1\n  hint: read the log", file=sys.stderr)
         return 4
     image = {"spec": spec, "region": "us-east-1", "image_id": f"ami-{spec}", "name": spec, "unchanged": False}
     other = {"spec": "another", "region": "us-east-1", "image_id": "ami-other", "name": "other", "unchanged": True}
     print(json.dumps({"run": run, "images": [other, image]}))
     note("end")
+    if spec.startswith("holds"):
+        print("still held: vol-1", file=sys.stderr)
+        return 5
     return 0
 
 
-def _interrupted(note: object) -> None:
+def _interrupted(note: object, spec: str) -> None:
     note("interrupted")  # type: ignore[operator]
-    os._exit(130)
+    if not spec.endswith("stuck"):
+        os._exit(130)
 
 
 def _end_with_worker() -> None:

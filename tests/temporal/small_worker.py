@@ -9,12 +9,14 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+from imagepipe.temporal import activities
 from imagepipe.temporal.connection import Server
 from imagepipe.temporal.worker import WorkerOptions, run_worker
 
 
 def main() -> None:
     wanted = json.loads(sys.argv[1])
+    activities.CLEAN_ATTEMPTS = wanted.get("clean_attempts", activities.CLEAN_ATTEMPTS)
     command = [sys.executable, str(Path(__file__).with_name("small_bake.py")), wanted["folder"]]
     options = WorkerOptions(
         Server.at(wanted["address"]),

@@ -8,13 +8,20 @@ import os
 import signal
 import urllib.error
 import urllib.request
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
-from imagepipe.errors import CloudError
+from imagepipe.errors import CloudError, UsageError
 from imagepipe.temporal import client
 from imagepipe.temporal.connection import Server as Address
-from imagepipe.temporal.messages import Limit
+from imagepipe.temporal.connection import connect
+from imagepipe.temporal.messages import LONGEST_TEXT, Limit
+from imagepipe.temporal.worker import WorkerOptions, run_worker
 from tests.temporal.conftest import Yard, request
 from tests.temporal.server import free_port
 
@@ -57,6 +64,79 @@ def test_the_first_failure_stops_a_build_that_fails_fast(yard: Yard) -> None:
     assert [note.spec for note in yard.diary("interrupted")] == ["slow"]
 
 
+def test_a_clean_up_goes_on_when_the_build_is_cancelled_meanwhile_and_is_tried_again(yard: Yard) -> None:
+    yard.worker()
+
+    async def cancelled() -> client.End:
+        building = asyncio.create_task(yard.building("unclean", request("fails-slow-clean", "slow")))
+        await asyncio.to_thread(yard.until, lambda: len(yard.diary("clean")) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.to_thread(yard.until, lambda: yard.diary("interrupted"))
+        await asyncio.sleep(3)  # a clean-up that the cancel reaches would end
+        yard.go()
+        return await building
+
+    end = asyncio.run(cancelled())
+    assert end.is_cancelled
+    assert _states(end) == {"fails-slow-clean": "failed", "slow": "cancelled"}
+    assert "fails-slow-clean" in [note.spec for note in yard.diary("cleaned")]
+
+
+def test_a_run_that_cannot_be_cleaned_up_is_named_beside_the_error(yard: Yard) -> None:
+    yard.worker(clean_attempts=2)
+    end = yard.build("held", request("unclean"))
+    [progress] = end.result.progress
+    assert progress.text == "error: step 1: exit 1\n  hint: read the log\nnot cleaned up: error: vol-1 is in use"
+    assert len(yard.diary("clean")) == 2
+
+
+def test_an_error_of_any_length_travels_shortened(yard: Yard) -> None:
+    yard.worker()
+    [progress] = yard.build("long", request("fails-long")).result.progress
+    assert progress.text == f"error: {'x' * (LONGEST_TEXT - 7)} …"
+
+
+def test_images_are_kept_when_something_else_is_still_held(yard: Yard) -> None:
+    yard.worker()
+    end = yard.build("holds", request("holds", "layer<holds"))
+    assert _states(end) == {"holds": "baked", "layer": "baked"}
+    assert [note.spec for note in yard.diary("cleaned")] == ["holds"]
+    assert [each.held for each in end.result.baked] == ["", ""], "cleaned up since"
+
+
+def test_a_clean_up_and_bakes_do_not_wait_for_one_another(yard: Yard) -> None:
+    yard.worker(bakes=1)
+
+    async def both() -> tuple[client.End, client.End]:
+        failing = asyncio.create_task(yard.building("busy-1", request("fails-slow-clean")))
+        await asyncio.to_thread(yard.until, lambda: len(yard.diary("clean")) == 2)
+        slow = asyncio.create_task(yard.building("busy-2", request("slow")))
+        await asyncio.to_thread(yard.until, lambda: "slow" in [note.spec for note in yard.diary("begin")])
+        yard.go()
+        return await failing, await slow
+
+    assert [_states(end) for end in asyncio.run(both())] == [{"fails-slow-clean": "failed"}, {"slow": "baked"}]
+
+
+def test_a_worker_lets_go_of_a_bake_that_cleans_up_after_a_cancel(yard: Yard) -> None:
+    first = yard.worker(grace=600)
+
+    async def stopped() -> client.End:
+        building = asyncio.create_task(yard.building("stuck", request("slow-stuck")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.to_thread(yard.until, lambda: yard.diary("interrupted"))
+        first.terminate()
+        await asyncio.to_thread(yard.until, lambda: "1 running" in yard.log(0))
+        first.terminate()
+        await asyncio.to_thread(yard.until, lambda: first.poll() is not None)
+        yard.worker()
+        return await building
+
+    assert asyncio.run(stopped()).is_cancelled
+    assert [note.spec for note in yard.diary("cleaned")] == ["slow-stuck"]
+
+
 def test_variants_of_a_matrix_wait_for_room(yard: Yard) -> None:
     yard.worker()
     names = [f"variant-{number}" for number in range(4)]
@@ -91,6 +171,35 @@ def test_ctrl_c_cancels_the_build_and_every_bake_cleans_up_within_ten_seconds(ya
     assert seconds < 10, "the clean-up of a bake begins in this time"
     assert _states(end) == {"slow": "cancelled", "layer": "cancelled"}
     assert [note.spec for note in yard.diary("clean")] == ["slow"]
+
+
+def test_a_build_of_one_spec_is_cancelled_and_has_not_failed(yard: Yard) -> None:
+    yard.worker()
+
+    async def interrupted() -> client.End:
+        building = asyncio.create_task(yard.building("one", request("slow")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        os.kill(os.getpid(), signal.SIGINT)
+        return await building
+
+    assert asyncio.run(interrupted()).is_cancelled
+
+
+def test_a_build_that_is_terminated_cancels_its_bakes(yard: Yard) -> None:
+    yard.worker()
+
+    async def terminated() -> client.End:
+        building = asyncio.create_task(yard.building("terminated", request("slow")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        own = await connect(Address.at(yard.temporal.address), {})
+        await own.get_workflow_handle(f"{client.PREFIX}terminated").terminate()
+        return await building
+
+    with pytest.raises(UsageError, match="ended in Temporal") as refused:
+        asyncio.run(terminated())
+    assert "--workflow-id imagepipe-terminated" in str(refused.value.hint)
+    yard.until(lambda: yard.diary("cleaned"))
+    assert [note.spec for note in yard.diary("interrupted")] == ["slow"]
 
 
 def test_another_worker_goes_on_when_one_is_killed_and_its_bakes_end_with_it(yard: Yard) -> None:
@@ -196,8 +305,69 @@ def test_a_server_that_is_not_there_is_named(yard: Yard) -> None:
     address = f"127.0.0.1:{free_port()}"
 
     async def build() -> client.End:
-        return await client.build(Address.at(address), {}, "x", lambda: request("a"), "imagepipe", print)
+        return await client.build(Address.at(address), {}, "x", lambda: request("a"), {"a": "imagepipe"}, print)
 
     with pytest.raises(CloudError, match=f"connecting to the Temporal server {address}") as refused:
         asyncio.run(build())
     assert "start-dev" in str(refused.value.hint)
+
+
+def test_a_queue_without_workers_is_named_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "QUIET", 1.0)
+    yard.worker()
+    wanted = request("here", "there")
+    wanted.jobs[1] = replace(wanted.jobs[1], queue="account-b")
+
+    def named() -> list[str]:
+        return [line for line in yard.lines if "no worker takes bakes from queue 'account-b'" in line]
+
+    async def joined() -> client.End:
+        building = asyncio.create_task(yard.building("lonely", wanted))
+        await asyncio.to_thread(yard.until, named)
+        await asyncio.sleep(3)
+        await asyncio.to_thread(yard.worker, queue="account-b")
+        return await building
+
+    assert _states(asyncio.run(joined())) == {"here": "baked", "there": "baked"}
+    assert len(named()) == 1
+
+
+def test_a_client_that_is_interrupted_while_the_build_starts_cancels_it(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.worker()
+    start = Client.start_workflow
+
+    async def interrupted(*args: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0)
+        return await start(*args, **named)
+
+    monkeypatch.setattr(Client, "start_workflow", interrupted)
+    assert yard.build("early", request("slow")).is_cancelled
+
+
+def test_a_server_that_goes_away_at_the_end_of_a_build_is_asked_again(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yard.worker()
+    result, asked = WorkflowHandle.result, []
+
+    async def away_once(handle: WorkflowHandle[Any, Any], **named: Any) -> Any:
+        asked.append(handle)
+        if len(asked) == 1:
+            raise RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b"")
+        return await result(handle, **named)
+
+    monkeypatch.setattr(WorkflowHandle, "result", away_once)
+    assert _states(yard.build("away", request("base"))) == {"base": "baked"}
+    assert "the server answers again" in yard.lines
+
+
+def test_a_worker_in_a_namespace_that_is_not_there_says_so(yard: Yard) -> None:
+    options = WorkerOptions(
+        Address.at(yard.temporal.address, "nowhere"), "imagepipe", 1, None, timedelta(0), None, None
+    )
+    with pytest.raises(CloudError, match="Namespace nowhere") as refused:
+        asyncio.run(run_worker(options, ["false"], {}, print))
+    assert "check that the namespace exists" in str(refused.value.hint)
