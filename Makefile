@@ -68,10 +68,10 @@ types: setup
 check: setup .setup/system-test lint types
 	$(BIN)/pytest -q -n 5 --dist worksteal
 
-# Machines wait more than they work: three files of tests at once, each with clouds of its own. The longest begin first
+# Machines wait more than they work: four files of tests at once, each with clouds of its own. The longest begin first
 # (tests/machine/conftest.py); xdist would begin with the files that have the most tests.
 test: check
-	$(BIN)/pytest -q -m "machine and not emulated" -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q -m "machine and not emulated" -n 4 --dist loadfile --no-loadscope-reorder
 
 # Whole systems in QEMU without KVM: minutes for each test. QEMU's shorter tests are in `make test`.
 test-emulated: setup .setup/system-test

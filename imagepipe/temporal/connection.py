@@ -12,7 +12,7 @@ from imagepipe.errors import CloudError, UsageError
 
 if TYPE_CHECKING:
     from temporalio.client import Client
-    from temporalio.runtime import Runtime
+    from temporalio.runtime import PrometheusConfig, Runtime
 
 SCHEME = "temporal://"
 NAMESPACE = "default"
@@ -53,6 +53,13 @@ class Server:
         return f"{SCHEME}{self.address}/{self.namespace}"
 
 
+def quiet_runtime(metrics: PrometheusConfig | None = None) -> Runtime:
+    """Return the engine of Temporal's library, without its log: it prints warnings into the result of a command."""
+    from temporalio.runtime import Runtime, TelemetryConfig
+
+    return Runtime(telemetry=TelemetryConfig(logging=None, metrics=metrics))
+
+
 async def connect(
     server: Server, environment: Mapping[str, str], *, identity: str | None = None, runtime: Runtime | None = None
 ) -> Client:
@@ -63,6 +70,7 @@ async def connect(
     try:
         found: Any = ClientConfig.load_client_connect_config(override_env_vars=dict(environment))
         found |= {"target_host": server.address, "namespace": server.namespace}
+        runtime = runtime or quiet_runtime()
         return await Client.connect(**found, identity=identity, runtime=runtime, connect_timeout=CONNECT_TIMEOUT)
     except (RuntimeError, ValueError, OSError) as error:
         raise CloudError(

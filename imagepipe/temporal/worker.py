@@ -18,7 +18,7 @@ from typing import Any
 from temporalio.api.workflowservice.v1 import SetWorkerDeploymentCurrentVersionRequest
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import PrometheusConfig, Runtime
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
@@ -27,7 +27,7 @@ from imagepipe.errors import CloudError, UsageError
 from imagepipe.temporal import messages
 from imagepipe.temporal import workflows as workflow_code
 from imagepipe.temporal.activities import Bakes
-from imagepipe.temporal.connection import Server, connect
+from imagepipe.temporal.connection import Server, connect, quiet_runtime
 from imagepipe.temporal.health import serve_health
 from imagepipe.temporal.metrics import Metrics
 from imagepipe.temporal.workflows import BakeWorkflow, BuildWorkflow
@@ -111,7 +111,7 @@ async def run_worker(
         ),
         Worker(client, task_queue=f"{options.queue}{messages.CLEAN_SUFFIX}", activities=[bakes.clean], **common),
     ]
-    reach = _Reach(client)
+    reach = _Reach(client, print_line)
     told, told_twice = asyncio.Event(), asyncio.Event()
 
     def health() -> tuple[bool, Mapping[str, Any]]:
@@ -180,26 +180,29 @@ async def _shut_down(workers: Sequence[Worker]) -> None:
 class _Reach:
     """Whether the server can be reached."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, print_line: Callable[[str], None]) -> None:
+        self._client, self._print = client, print_line
         self.is_well = True
 
     async def keep_checking(self) -> None:
         while True:
             try:
-                self.is_well = await self._client.service_client.check_health(timeout=timedelta(seconds=5))
+                is_well = await self._client.service_client.check_health(timeout=timedelta(seconds=5))
             except RPCError:
-                self.is_well = False
+                is_well = False
+            if is_well != self.is_well:
+                self._print("the server answers again" if is_well else "the server does not answer; trying again")
+            self.is_well = is_well
             await asyncio.sleep(CHECK_EVERY)
 
 
 def _runtime(options: WorkerOptions) -> Runtime:
     if options.metrics is None:
-        return Runtime(telemetry=TelemetryConfig())
+        return quiet_runtime()
     host, port = options.metrics
     try:
         prometheus = PrometheusConfig(f"{host}:{port}", counters_total_suffix=True, durations_as_seconds=True)
-        return Runtime(telemetry=TelemetryConfig(metrics=prometheus))
+        return quiet_runtime(prometheus)
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"serving metrics on {host}:{port}: {error}", hint="choose another port") from error
 

@@ -206,7 +206,7 @@ class Bakery:
 
     @contextmanager
     def instance(
-        self, image: str, region: str, *, ports: tuple[int, ...] = (), seconds: float = 60, kind: str = "t3.small"
+        self, image: str, region: str, *, ports: tuple[int, ...] = (), seconds: float = 300, kind: str = "t3.small"
     ) -> Iterator[Booted]:
         """An instance launched from an image, by plain boto3 calls, that lets us in."""
         ec2 = self.client(region=region)
@@ -279,7 +279,7 @@ def without_boot(folder: Path) -> Iterator[Bakery]:
             shutil.rmtree(store.disks, ignore_errors=True)
 
 
-def until(found: Callable[[], Any], what: str, *, seconds: float = 60) -> Any:
+def until(found: Callable[[], Any], what: str, *, seconds: float = 300) -> Any:
     """The first thing that is not None."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

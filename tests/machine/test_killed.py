@@ -169,8 +169,8 @@ def test_a_killed_build_goes_on_with_its_machine_where_it_was(fresh_bakery: Bake
 """
     process = bakery.start("build", str(bakery.spec("killed", steps)), "--local")
     until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "it is provisioned")
+    kill(process)  # at once: the step does not sleep for long
     [instance] = bakery.inventory()["us-east-1 instances"]
-    kill(process)
     run = bakery.journal()[0]["id"]
 
     shown = bakery("resume", run, "--dry-run")

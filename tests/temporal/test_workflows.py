@@ -254,7 +254,7 @@ def test_a_worker_that_is_told_to_stop_lets_go_of_its_bakes(yard: Yard, grace: f
     assert "Traceback" not in yard.log(0)
 
 
-def test_a_build_outlives_its_client_and_its_server(yard: Yard) -> None:
+def test_a_build_outlives_its_client_and_its_server(yard: Yard, capfd: pytest.CaptureFixture[str]) -> None:
     yard.worker()
 
     async def left() -> None:
@@ -277,6 +277,7 @@ def test_a_build_outlives_its_client_and_its_server(yard: Yard) -> None:
     end = asyncio.run(again())
     assert _states(end) == {"slow": "baked", "layer": "baked"}, "the build that exists, and no other one"
     assert "build left exists already: following it" in yard.lines
+    assert capfd.readouterr() == ("", ""), "the library prints nothing into our output"
 
 
 def test_a_build_that_ended_is_told_again(yard: Yard) -> None:
