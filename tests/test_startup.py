@@ -1,4 +1,4 @@
-"""What each command loads: libraries that it does not need cost every call of it, so the lists are fixed here.
+"""Each command loads its own libraries only: any other would cost every call of it, so the lists are fixed here.
 
 A library that is added to a list makes a command slower, and needs a reason.
 """

@@ -35,7 +35,7 @@ from imagepipe.state.packages import store_package
 from imagepipe.temporal.connection import Server
 from imagepipe.temporal.messages import BuildRequest, BuildResult, Job, Limit, Progress
 from imagepipe.values import DEFAULT_QUEUE
-from imagepipe.wiring.family import bases_first
+from imagepipe.wiring.family import bases_first, limits_of
 
 BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -110,7 +110,7 @@ def build_on_temporal(options: BuildOptions) -> int:
                 target.record(),
                 digest,
                 jobs,
-                _limits(work.loaded),
+                [Limit(sorted(each.groups), each.at_once) for each in limits_of(work.loaded)],
                 options.run_options.fail_fast,
             )
 
@@ -212,15 +212,6 @@ def _jobs(loaded: Sequence[LoadedSpec]) -> list[Job]:
 def _queue(spec: LoadedSpec) -> str:
     engine = spec.checked().engine
     return engine.queue if engine else DEFAULT_QUEUE
-
-
-def _limits(loaded: Sequence[LoadedSpec]) -> list[Limit]:
-    found: dict[str, Limit] = {}
-    for each in loaded:
-        matrix = each.checked().matrix
-        if matrix is not None and matrix.max_parallel is not None:
-            found.setdefault(each.key.name, Limit([], matrix.max_parallel)).specs.append(str(each.key))
-    return list(found.values())
 
 
 def _print(baked: Sequence[Any], progress: Sequence[Progress], options: BuildOptions) -> None:

@@ -45,11 +45,10 @@ from imagepipe.state.bucket import StateBucket
 from imagepipe.state.lease import LEASE_SECONDS
 from imagepipe.state.location import StateLocation
 from imagepipe.state.packages import Package, read_package, unpack
+from imagepipe.temporal.messages import AGAIN
 from imagepipe.wiring.existing import Existing, Settled
 from imagepipe.wiring.family import bases_first
 
-AGAIN = 75
-"""Exit code if another process has the run: EX_TEMPFAIL of sysexits.h, as the worker expects."""
 PATIENCE = 1.5 * LEASE_SECONDS
 """Seconds to wait for the lease of a worker that died."""
 
@@ -123,7 +122,7 @@ def _end_with_worker() -> None:
 
 
 def past_of(store: JournalStore, run: str, cancel: Cancel, clock: Clock) -> JournalState | None:
-    """Return a run that another process began, once that one is dead; None if there is none.
+    """Wait until no other process has the run; return what is known of it, or None if nobody has begun it.
 
     Raises RunInProgress if it lives, even if it has written nothing yet.
     """

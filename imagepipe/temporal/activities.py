@@ -20,15 +20,14 @@ from typing import Any
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from imagepipe.errors import UndoFailed
 from imagepipe.temporal import messages
 from imagepipe.temporal.messages import BakedSpec, BakeRequest
 from imagepipe.temporal.metrics import Metrics
 
 HEARTBEAT_EVERY = 2.0
 """Seconds; a cancel arrives with the answer to a heartbeat."""
-AGAIN = 75
-"""Exit code of a process whose run another process has: try again (EX_TEMPFAIL of sysexits.h)."""
-HELD = 5
+HELD = UndoFailed.exit_code
 """Exit code of a process that could not delete a resource; the images may be finished nevertheless."""
 CLEAN_ATTEMPTS = 10
 """Attempts to clean up, in about four minutes, before a person must."""
@@ -158,7 +157,7 @@ class _End:
     def failure(self) -> ApplicationError:
         """Return its error; Temporal tries again only after one that says nothing about the bake itself."""
         text = messages.shortened("\n".join(self.lines))
-        if self.code == AGAIN:
+        if self.code == messages.AGAIN:
             return ApplicationError(
                 text or "another process has the run", type="RunHeld", next_retry_delay=timedelta(seconds=5)
             )

@@ -21,6 +21,7 @@ from temporalio.client import (
     WorkflowQueryRejectedError,
 )
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.converter import value_to_type
 from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -188,7 +189,6 @@ class _Follower:
             self._seen[each.spec] = each
             if each != before and each.state != "waiting":
                 self._print(_line(each))
-
         if now - self._last_check > QUIET:
             self._last_check = now
             baking = {
@@ -268,8 +268,6 @@ class _Follower:
 
 def _result(failure: ApplicationError) -> BuildResult:
     """Return the result that a failed build carries."""
-    from temporalio.converter import value_to_type
-
     (content,) = failure.details
     found: BuildResult = value_to_type(BuildResult, content)
     return found

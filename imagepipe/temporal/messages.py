@@ -16,6 +16,8 @@ PROGRESS = "progress"
 """Query for the state of each bake of a build."""
 BAKE_FAILED, BUILD_FAILED = "BakeFailed", "BuildFailed"
 """Types of the failures that are not retried."""
+AGAIN = 75
+"""Exit code of a bake's process if another process has the run: try again (EX_TEMPFAIL of sysexits.h)."""
 LONGEST_TEXT = 1000
 """Characters of an error that travel: a build of a thousand specs must fit into one value of Temporal."""
 CLEAN_SUFFIX = "/clean"

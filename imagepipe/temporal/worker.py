@@ -178,7 +178,7 @@ async def _shut_down(workers: Sequence[Worker]) -> None:
 
 
 class _Reach:
-    """Whether the server can be reached."""
+    """Checks of whether the server can be reached."""
 
     def __init__(self, client: Client, print_line: Callable[[str], None]) -> None:
         self._client, self._print = client, print_line

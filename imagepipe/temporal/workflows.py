@@ -35,7 +35,7 @@ RETRY_BAKE = RetryPolicy(
     maximum_attempts=30,
     non_retryable_error_types=[messages.BAKE_FAILED],
 )
-"""Attempts count dead workers only: an error of a spec, a step or the cloud fails the bake at once."""
+"""Attempts end by the death of a worker, or because another one has the run. Other errors fail the bake at once."""
 RETRY_CLEAN = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=60))
 LONGEST_CLEAN = timedelta(hours=6)
 

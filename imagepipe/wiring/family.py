@@ -61,11 +61,6 @@ def groups_of(baked: Sequence[Baked], loaded: Sequence[LoadedSpec], *, fail_fast
 
     Each region that may fail alone is a group of its own.
     """
-    limits: dict[str, tuple[int, set[str]]] = {}
-    for each in loaded:
-        matrix = each.checked().matrix
-        if matrix is not None and matrix.max_parallel is not None:
-            limits.setdefault(each.key.name, (matrix.max_parallel, set()))[1].add(str(each.key))
     groups = {build.spec: build.stages for build in baked}
     after = {build.spec: frozenset({build.base.stage}) for build in baked if build.base is not None}
     optional: set[str] = set()
@@ -79,6 +74,16 @@ def groups_of(baked: Sequence[Baked], loaded: Sequence[LoadedSpec], *, fail_fast
         groups,
         after=after,
         optional=frozenset(optional),
-        limits=tuple(Limit(frozenset(keys), at_once) for at_once, keys in limits.values()),
+        limits=limits_of(loaded),
         fail_fast=fail_fast,
     )
+
+
+def limits_of(loaded: Sequence[LoadedSpec]) -> tuple[Limit, ...]:
+    """Return a limit for the variants of each matrix with `max_parallel`."""
+    limits: dict[str, tuple[int, set[str]]] = {}
+    for each in loaded:
+        matrix = each.checked().matrix
+        if matrix is not None and matrix.max_parallel is not None:
+            limits.setdefault(each.key.name, (matrix.max_parallel, set()))[1].add(str(each.key))
+    return tuple(Limit(frozenset(keys), at_once) for at_once, keys in limits.values())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imagepipe.cli import run_bake
-from imagepipe.cli.run_bake import AGAIN, family_of
+from imagepipe.cli.run_bake import family_of
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal_store import RunInProgress, StoredJournal
@@ -20,6 +20,7 @@ from imagepipe.spec.find import project_file
 from imagepipe.spec.load import Build, load_project
 from imagepipe.spec.models import Project
 from imagepipe.spec.variables import Given
+from imagepipe.temporal.messages import AGAIN
 
 SPEC = """\
 imagepipe: 1

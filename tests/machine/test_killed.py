@@ -21,7 +21,7 @@ STEP = "- shell: echo sleeping; sleep 12"
 
 
 def _claims(bakery: Bakery, state: str, kind: str, region: str) -> bool | None:
-    """Whether the newest run's journal has such a claim."""
+    """Return True if the newest run's journal has such a claim; None otherwise."""
     keys = {
         r["claim"] for r in bakery.journal() if r["type"] == "intended" and (r["kind"], r["region"]) == (kind, region)
     }

@@ -176,7 +176,7 @@ def _impaired(cloud: Cloud, ec2: Any) -> None:
 
 
 def _ssh(cloud: Cloud, ec2: Any) -> None:
-    """What comes of it, on machines that have an SSH: tests/machine/test_faults.py."""
+    """The fault is injected; its effect on machines that have an SSH is tested in tests/machine/test_faults.py."""
     running(ec2)
     assert [name.split()[1] for name in cloud.admin("GET", "injected")] == ["RunInstances"]
 
