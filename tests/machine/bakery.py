@@ -32,6 +32,7 @@ from imagepipe.values import Endpoint
 from tests.machine.guests import host_key_user_data
 
 REGIONS = ("us-east-1", "us-west-2")
+WITHOUT_BOOT = {"IMAGEPIPE_LOCAL_DRIVER": "sshd"}
 SECONDS = 600.0
 
 MINIMAL = """\
@@ -270,7 +271,7 @@ def without_boot(folder: Path) -> Iterator[Bakery]:
     cache = default_base_cache(os.environ) or default_root(os.environ) / "base"
     store = Store.open(folder / "store", base_cache=cache, driver="sshd")
     with local_cloud.connect(store) as cloud:
-        bakery = Bakery(folder, store, cloud, env={"IMAGEPIPE_LOCAL_DRIVER": "sshd"})
+        bakery = Bakery(folder, store, cloud, env={**WITHOUT_BOOT})
         try:
             yield bakery
         finally:

@@ -49,21 +49,21 @@ def _instance(bakery: Bakery) -> str:
     return next(str(r["id"]) for r in bakery.journal() if r["type"] == "bound" and r["id"].startswith("i-"))
 
 
-def test_a_name_that_is_taken_in_a_copy_region_is_found_before_anything_is_launched(bakery: Bakery) -> None:
+def test_a_name_that_is_taken_in_a_copy_region_is_found_before_anything_is_launched(quick: Bakery) -> None:
     fixed = ('name: "taken-{{ build.id }}"', "name: fixed-name")
     west = ("us-east-1", "us-west-2")
-    bakery.build(_edited(bakery, "taken", fixed, ("[us-west-2]", "[]"), west))
-    before = bakery.inventory()
-    spec = _edited(bakery, "taken", fixed)
+    quick.build(_edited(quick, "taken", fixed, ("[us-west-2]", "[]"), west))
+    before = quick.inventory()
+    spec = _edited(quick, "taken", fixed)
     _fails(
-        bakery("build", str(spec), "--local"),
+        quick("build", str(spec), "--local"),
         3,
         "name 'fixed-name' is taken by ami-",
         "in us-west-2",
         "hint: put {{ build.timestamp }} into output.name",
     )
-    assert bakery.inventory() == before
-    assert not [e for e in bakery.events() if e.get("stage") == "launch"], "nothing was launched"
+    assert quick.inventory() == before
+    assert not [e for e in quick.events() if e.get("stage") == "launch"], "nothing was launched"
 
 
 BEFORE_LAUNCH: dict[str, tuple[tuple[str, str], int, tuple[str, ...]]] = {
@@ -83,30 +83,30 @@ BEFORE_LAUNCH: dict[str, tuple[tuple[str, str], int, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", BEFORE_LAUNCH)
-def test_what_is_wrong_before_a_launch_leaves_nothing(bakery: Bakery, case: str) -> None:
+def test_what_is_wrong_before_a_launch_leaves_nothing(quick: Bakery, case: str) -> None:
     change, code, words = BEFORE_LAUNCH[case]
-    before = bakery.inventory()
-    _fails(bakery("build", str(_edited(bakery, "wrong", change)), "--local"), code, *words)
-    assert bakery.inventory() == before
+    before = quick.inventory()
+    _fails(quick("build", str(_edited(quick, "wrong", change)), "--local"), code, *words)
+    assert quick.inventory() == before
 
 
-def test_several_images_where_only_one_may_match_are_named(bakery: Bakery) -> None:
-    first, second = bakery.build(bakery.spec("many", "[]")), bakery.build(bakery.spec("many", "[]"))
+def test_several_images_where_only_one_may_match_are_named(quick: Bakery) -> None:
+    first, second = quick.build(quick.spec("many", "[]")), quick.build(quick.spec("many", "[]"))
     change = (
         'name: "debian-12-amd64-*", owners: ["136693071363"]',
         'name: "many-*", owners: [self], most_recent: false',
     )
-    before = bakery.inventory()
-    failed = bakery("build", str(_edited(bakery, "narrow", change)), "--local")
+    before = quick.inventory()
+    failed = quick("build", str(_edited(quick, "narrow", change)), "--local")
     _fails(failed, 3, "2 images are named many-* (owner self) in us-east-1", "hint: use a narrower name")
     for baked in (first, second):
         assert baked.images["us-east-1"] in failed.err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
-def test_without_credentials_the_local_cloud_is_named(bakery: Bakery) -> None:
-    _fails(bakery("build", str(bakery.spec("aws", "[]"))), 3, "no AWS credentials", "--local")
-    assert not bakery.runs.exists() or not list(bakery.runs.iterdir())
+def test_without_credentials_the_local_cloud_is_named(quick: Bakery) -> None:
+    _fails(quick("build", str(quick.spec("aws", "[]"))), 3, "no AWS credentials", "--local")
+    assert not quick.runs.exists() or not list(quick.runs.iterdir())
 
 
 def test_without_a_usable_driver_doctor_is_named_and_says_what_to_install(bakery: Bakery) -> None:
@@ -124,29 +124,29 @@ def test_without_a_usable_driver_doctor_is_named_and_says_what_to_install(bakery
     assert {"systemd-container", "slirp4netns"} <= set(install.split())
 
 
-def test_a_store_of_a_newer_version_is_refused(bakery: Bakery) -> None:
-    other = bakery.folder / "other"
+def test_a_store_of_a_newer_version_is_refused(quick: Bakery) -> None:
+    other = quick.folder / "other"
     other.mkdir()
     (other / "format").write_text("99\n")
-    failed = bakery("build", str(bakery.spec("newer", "[]")), "--local", IMAGEPIPE_LOCAL_STORE=str(other))
+    failed = quick("build", str(quick.spec("newer", "[]")), "--local", IMAGEPIPE_LOCAL_STORE=str(other))
     _fails(failed, 9, "written by a newer imagepipe (format 99", "hint: upgrade imagepipe")
 
 
-def test_a_port_that_is_taken_is_named(bakery: Bakery) -> None:
+def test_a_port_that_is_taken_is_named(quick: Bakery) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        store = str(bakery.folder / "other")
-        _fails(bakery("local", "--store", store, "serve", "--port", port), 9, f"port {port}", "hint: name another port")
+        store = str(quick.folder / "other")
+        _fails(quick("local", "--store", store, "serve", "--port", port), 9, f"port {port}", "hint: name another port")
 
 
-def test_a_state_folder_that_cannot_be_written_ends_a_build_before_anything_is_made(bakery: Bakery) -> None:
-    before = bakery.inventory()
-    (bakery.folder / "file").touch()
-    failed = bakery("build", str(bakery.spec("state", "[]")), "--local", XDG_STATE_HOME=str(bakery.folder / "file"))
+def test_a_state_folder_that_cannot_be_written_ends_a_build_before_anything_is_made(quick: Bakery) -> None:
+    before = quick.inventory()
+    (quick.folder / "file").touch()
+    failed = quick("build", str(quick.spec("state", "[]")), "--local", XDG_STATE_HOME=str(quick.folder / "file"))
     _fails(failed, 1, "writing the journal", "Not a directory", "XDG_STATE_HOME")
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
 @pytest.fixture
@@ -212,32 +212,32 @@ def test_the_last_step_may_reboot_the_machine(bakery: Bakery) -> None:
 
 
 @pytest.mark.parametrize("moment", ["connect", "step"])
-def test_an_instance_that_somebody_else_terminates_ends_the_build(bakery: Bakery, moment: str) -> None:
-    before = bakery.inventory()
+def test_an_instance_that_somebody_else_terminates_ends_the_build(quick: Bakery, moment: str) -> None:
+    before = quick.inventory()
     changes = [("region: us-east-1", "region: us-east-1, ssh: {port: 2222, timeout: 5m}")]
     steps = "- name: long\n  shell: echo sleeping; sleep 120"
-    spec = _edited(bakery, "robbed", *(changes if moment == "connect" else []), steps=steps)
-    process = bakery.start("build", str(spec), "--local")
+    spec = _edited(quick, "robbed", *(changes if moment == "connect" else []), steps=steps)
+    process = quick.start("build", str(spec), "--local")
 
     def came() -> bool | None:
         if moment == "step":
-            return _is_sleeping(bakery)
-        return any("no login yet" in e.get("text", "") for e in bakery.events()) or None
+            return _is_sleeping(quick)
+        return any("no login yet" in e.get("text", "") for e in quick.events()) or None
 
     until(came, moment)
-    instance = _instance(bakery)
-    bakery.client().terminate_instances(InstanceIds=[instance])
+    instance = _instance(quick)
+    quick.client().terminate_instances(InstanceIds=[instance])
     out, err = process.communicate(timeout=300)
     failed = Baked(process.returncode, out, err)
     if moment == "step":
         _fails(failed, 7, "step 'long' (", f"{instance} is ", "somebody else")
     else:
         _fails(failed, 3, f"{instance} in us-east-1 ended before it was reached")
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
-def test_an_endpoint_that_dies_ends_the_build_and_clean_cleans_up_what_it_left(fresh_bakery: Bakery) -> None:
-    bakery = fresh_bakery
+def test_an_endpoint_that_dies_ends_the_build_and_clean_cleans_up_what_it_left(quick_bakery: Bakery) -> None:
+    bakery = quick_bakery
     before = bakery.inventory()
     process = bakery.start("build", str(bakery.spec("dies", "- shell: echo sleeping; sleep 3; exit 1")), "--local")
     until(lambda: _is_sleeping(bakery), "the step runs")
@@ -251,13 +251,13 @@ def test_an_endpoint_that_dies_ends_the_build_and_clean_cleans_up_what_it_left(f
     assert bakery.inventory() == before
 
 
-def test_two_first_builds_at_once_share_one_cloud(bakery: Bakery) -> None:
-    store = bakery.folder / "shared"
+def test_two_first_builds_at_once_share_one_cloud(quick: Bakery) -> None:
+    store = quick.folder / "shared"
     own: dict[str, Any] = {"IMAGEPIPE_LOCAL_STORE": str(store)}
-    specs = [bakery.spec(name, "- shell: 'true'") for name in ("one", "two")]
-    both = [bakery.start("build", str(spec), "--local", **own) for spec in specs]
+    specs = [quick.spec(name, "- shell: 'true'") for name in ("one", "two")]
+    both = [quick.start("build", str(spec), "--local", **own) for spec in specs]
     for process in both:
         _, err = process.communicate(timeout=110)
         assert process.returncode == 0, err
-    assert bakery("local", "stop", **own).code == 0
+    assert quick("local", "stop", **own).code == 0
     assert not rendezvous.is_locked(store / "lock")

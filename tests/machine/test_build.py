@@ -149,16 +149,16 @@ def test_every_kind_of_step_and_option_does_what_it_says(bakery: Bakery) -> None
     assert not bakery.is_on_disk(baked, b"canary-4711")
 
 
-def test_a_script_that_fails_shows_its_last_lines_and_leaves_nothing(bakery: Bakery) -> None:
-    before = bakery.inventory()
-    spec = bakery.spec("fails", "- name: breaks\n  shell: |\n    echo before the end\n    false\n    echo never")
-    failed = bakery("build", str(spec), "--local")
+def test_a_script_that_fails_shows_its_last_lines_and_leaves_nothing(quick: Bakery) -> None:
+    before = quick.inventory()
+    spec = quick.spec("fails", "- name: breaks\n  shell: |\n    echo before the end\n    false\n    echo never")
+    failed = quick("build", str(spec), "--local")
     assert failed.code == 7
     assert "step 'breaks' (" in failed.err
     assert f"{spec}:6" in failed.err, "the step's line in the spec"
     assert "before the end" in failed.err
     assert "never" not in failed.err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
 def test_a_wrong_user_ends_the_build_long_before_the_timeout_and_says_what_was_checked(bakery: Bakery) -> None:
@@ -189,39 +189,39 @@ def test_an_image_that_refuses_root_names_its_user(bakery: Bakery) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_signal_undoes_everything_and_exits_130(bakery: Bakery, number: signal.Signals) -> None:
-    before = bakery.inventory()
-    spec = bakery.spec("slow", "- shell: echo sleeping; sleep 60")
-    process = bakery.start("build", str(spec), "--local")
-    until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "the step runs")
+def test_a_signal_undoes_everything_and_exits_130(quick: Bakery, number: signal.Signals) -> None:
+    before = quick.inventory()
+    spec = quick.spec("slow", "- shell: echo sleeping; sleep 60")
+    process = quick.start("build", str(spec), "--local")
+    until(lambda: any("sleeping" in e.get("text", "") for e in quick.events()) or None, "the step runs")
     process.send_signal(number)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
-def test_the_next_instance_type_is_tried_on_lack_of_capacity(bakery: Bakery) -> None:
-    spec = bakery.spec("capacity", "- shell: 'true'")
+def test_the_next_instance_type_is_tried_on_lack_of_capacity(quick: Bakery) -> None:
+    spec = quick.spec("capacity", "- shell: 'true'")
     spec.write_text(
         spec.read_text().replace("region: us-east-1", "region: us-east-1, instance_types: [t3.small, t3a.small]")
     )
-    with bakery.fault(
+    with quick.fault(
         effect="refuse",
         action="RunInstances",
         where={"InstanceType": "t3.small"},
         code="InsufficientInstanceCapacity",
         status=500,
     ):
-        baked = bakery.build(spec)
-    launched = [e for e in bakery.events() if e["event"] == "StageFinished" and e["stage"] == "launch"]
+        baked = quick.build(spec)
+    launched = [e for e in quick.events() if e["event"] == "StageFinished" and e["stage"] == "launch"]
     assert "t3a.small" in launched[0]["summary"], baked.err
 
 
-def test_a_failed_build_can_be_kept_and_cleaned_later(bakery: Bakery) -> None:
-    before = bakery.inventory()
-    spec = bakery.spec("kept", "- shell: exit 1")
-    failed = bakery("build", str(spec), "--local", "--keep-on-failure")
+def test_a_failed_build_can_be_kept_and_cleaned_later(quick: Bakery) -> None:
+    before = quick.inventory()
+    spec = quick.spec("kept", "- shell: exit 1")
+    failed = quick("build", str(spec), "--local", "--keep-on-failure")
     assert failed.code == 7
     command = next(line for line in failed.err.splitlines() if line.startswith("kept: ")).partition(": ssh ")[2]
     import shlex
@@ -229,7 +229,7 @@ def test_a_failed_build_can_be_kept_and_cleaned_later(bakery: Bakery) -> None:
 
     got_in = subprocess.run(["ssh", *shlex.split(command), "echo in"], capture_output=True, text=True, timeout=30)
     assert got_in.stdout == "in\n", got_in.stderr
-    run = bakery.journal()[0]["id"]
-    cleaned = bakery("clean", run, "--local")
+    run = quick.journal()[0]["id"]
+    cleaned = quick("clean", run, "--local")
     assert cleaned.code == 0, cleaned.err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before

@@ -59,14 +59,14 @@ def test_a_connection_that_ends_without_a_reboot_is_made_again(bakery: Bakery) -
     assert said.count("SSH is back, in the same boot") == 2
 
 
-def test_a_connection_that_does_not_end_is_said_at_the_deadline(bakery: Bakery) -> None:
-    spec = bakery.spec("stays", "- shell: 'true'\n  expect_disconnect: true\n  timeout: 3s\n")
-    failed = bakery("build", str(spec), "--local")
+def test_a_connection_that_does_not_end_is_said_at_the_deadline(quick: Bakery) -> None:
+    spec = quick.spec("stays", "- shell: 'true'\n  expect_disconnect: true\n  timeout: 3s\n")
+    failed = quick("build", str(spec), "--local")
     assert failed.code == 7
     assert "the connection did not end within 3 s" in failed.err
 
 
-def test_a_script_that_fails_has_failed_whatever_is_expected(bakery: Bakery) -> None:
-    failed = bakery("build", str(bakery.spec("fails", "- shell: exit 3\n  expect_disconnect: true\n")), "--local")
+def test_a_script_that_fails_has_failed_whatever_is_expected(quick: Bakery) -> None:
+    failed = quick("build", str(quick.spec("fails", "- shell: exit 3\n  expect_disconnect: true\n")), "--local")
     assert failed.code == 7
     assert "exit code 3" in failed.err

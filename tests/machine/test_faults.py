@@ -5,22 +5,14 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.machine.bakery import Bakery, until, without_boot
+from tests.machine.bakery import Baked, Bakery, until
 from tests.reliability.bench import differences, inventory
 
 pytestmark = pytest.mark.machine
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bakery]:
-    """A cloud whose machines are an sshd without a boot."""
-    with without_boot(tmp_path_factory.mktemp("faults")) as bakery:
-        yield bakery
 
 
 def _spec(bakery: Bakery, name: str, step: str, more: str = "") -> Path:
@@ -29,11 +21,24 @@ def _spec(bakery: Bakery, name: str, step: str, more: str = "") -> Path:
     return path
 
 
+def _in_the_step(bakery: Bakery, spec: Path, effect: str, seconds: float, *words: str) -> Baked:
+    """Build with a fault so many seconds after the start; later, if it came before the step had begun.
+
+    The step prints "begun" and then takes far longer than any of these.
+    """
+    for _ in range(6):
+        with bakery.fault(effect=effect, action="RunInstances", seconds=seconds, times=1):
+            baked = bakery("build", str(spec), "--local", *words)
+        if re.search("^ .* begun$", baked.out + baked.err, re.MULTILINE):
+            return baked
+        seconds *= 2
+    raise AssertionError(f"the step never began within {seconds / 2} s: {baked.err}")
+
+
 def test_a_connection_that_is_reset_fails_the_step_and_the_machine_goes_on(quick: Bakery) -> None:
     before = inventory(quick)
-    spec = _spec(quick, "dropped", "- shell: echo begun; sleep 8")
-    with quick.fault(effect="drop-ssh", action="RunInstances", seconds=2.5, times=1):
-        baked = quick("build", str(spec), "--local")
+    spec = _spec(quick, "dropped", "- shell: echo begun; sleep 600")
+    baked = _in_the_step(quick, spec, "drop-ssh", 2.5)
     assert baked.code == 7, baked.err
     assert "broke" in baked.err
     assert "idempotent: true" in baked.err
@@ -42,12 +47,13 @@ def test_a_connection_that_is_reset_fails_the_step_and_the_machine_goes_on(quick
 
 
 def test_a_step_that_may_be_run_again_is_where_its_connection_is_reset(quick: Bakery) -> None:
-    spec = _spec(quick, "again", "- {shell: echo x | sudo tee -a /etc/begun; sleep 4, idempotent: true}")
-    with quick.fault(effect="drop-ssh", action="RunInstances", seconds=2.5, times=1):
-        baked = quick.build(spec)
+    once = "echo begun | sudo tee -a /etc/begun; [ $(wc -l < /etc/begun) = 2 ] || sleep 600"
+    spec = _spec(quick, "again", f'- {{shell: "{once}", idempotent: true}}')
+    baked = _in_the_step(quick, spec, "drop-ssh", 2.5, "--format", "json")
+    assert baked.code == 0, baked.err
     assert "running it again, because the step is idempotent" in baked.err
     with quick.instance(baked.images["us-east-1"], "us-east-1") as booted:
-        assert booted.sh("cat /etc/begun") == "x\nx"
+        assert booted.sh("cat /etc/begun") == "begun\nbegun"
 
 
 @pytest.mark.parametrize("cloud", ["quick", "bakery"])
@@ -62,18 +68,16 @@ def test_a_machine_whose_ports_answer_late_is_waited_for(cloud: str, request: py
 
 
 def test_connections_to_a_container_that_boots_are_reset_too(bakery: Bakery) -> None:
-    spec = _spec(bakery, "dropped", "- {shell: echo begun; sleep 60, timeout: 90s}")
-    with bakery.fault(effect="drop-ssh", action="RunInstances", seconds=25, times=1):
-        baked = bakery("build", str(spec), "--local")
+    spec = _spec(bakery, "dropped", "- shell: echo begun; sleep 600")
+    baked = _in_the_step(bakery, spec, "drop-ssh", 20)
     assert baked.code == 7, baked.err
     assert "broke" in baked.err
 
 
 def test_an_instance_that_dies_in_the_middle_of_a_step_is_named_with_its_state(quick: Bakery) -> None:
     before = inventory(quick)
-    spec = _spec(quick, "dies", "- shell: echo begun; sleep 20")
-    with quick.fault(effect="die", action="RunInstances", seconds=2.5, times=1):
-        baked = quick("build", str(spec), "--local")
+    spec = _spec(quick, "dies", "- shell: echo begun; sleep 600")
+    baked = _in_the_step(quick, spec, "die", 2.5)
     assert baked.code == 7, baked.err
     assert "terminated" in baked.err or "shutting-down" in baked.err
     assert not differences(before, inventory(quick))

@@ -151,24 +151,24 @@ def _everything(bakery: Bakery, *said: str) -> str:
     return "".join(said) + "".join(path.read_text() for path in bakery.runs.rglob("*.jsonl"))
 
 
-def test_a_dirty_image_is_not_published_and_an_exception_lets_it_pass(bakery: Bakery) -> None:
-    before = bakery.inventory()
-    failed = bakery("build", str(_dirty(bakery)), "--local", IMAGEPIPE_VAR_token=TOKEN)
+def test_a_dirty_image_is_not_published_and_an_exception_lets_it_pass(quick: Bakery) -> None:
+    before = quick.inventory()
+    failed = quick("build", str(_dirty(quick)), "--local", IMAGEPIPE_VAR_token=TOKEN)
     assert failed.code == 10, failed.err
     found = dict(line.strip().split(": ")[:2] for line in failed.err.splitlines() if line.startswith("  /"))
     assert {path: rule.split()[0] for path, rule in found.items()} == EXPECTED
-    said = _everything(bakery, failed.out, failed.err)
+    said = _everything(quick, failed.out, failed.err)
     assert TOKEN not in said
     assert RSA.splitlines()[1] not in said
     assert "uJ4x/Gd0" not in said
     assert "rule: aws-key, reason: …" in failed.err
     assert "read the snapshot offline" in failed.out
-    assert not [e for e in bakery.events() if e.get("stage", "").startswith("copy") and e["event"] == "StageStarted"]
-    assert bakery.inventory() == before, "nothing is left"
+    assert not [e for e in quick.events() if e.get("stage", "").startswith("copy") and e["event"] == "StageStarted"]
+    assert quick.inventory() == before, "nothing is left"
 
     more = "    - {path: /gone/*, rule: credentials, reason: it was there once}\n"
-    baked = bakery.build(_dirty(bakery, f"hygiene:\n  allow:\n{ALLOW}{more}"), IMAGEPIPE_VAR_token=TOKEN)
-    lines = [e["text"] for e in bakery.events() if e["event"] == "Line" and e["stage"] == "hygiene"]
+    baked = quick.build(_dirty(quick, f"hygiene:\n  allow:\n{ALLOW}{more}"), IMAGEPIPE_VAR_token=TOKEN)
+    lines = [e["text"] for e in quick.events() if e["event"] == "Line" and e["stage"] == "hygiene"]
     assert sorted(line for line in lines if line.startswith("allowed: ")) == sorted(
         f"allowed: {path}: {rule} (it is a test)" for path, rule in EXPECTED.items()
     )
@@ -178,8 +178,7 @@ def test_a_dirty_image_is_not_published_and_an_exception_lets_it_pass(bakery: Ba
     assert set(baked.images) == {"us-east-1", "us-west-2"}
 
 
-@pytest.fixture
-def by_endpoint(bakery: Bakery) -> tuple[list[str], dict[str, str]]:
+def _by_endpoint(bakery: Bakery) -> tuple[list[str], dict[str, str]]:
     """The same cloud as if it were Amazon's: nobody can read its snapshots' files."""
     return (
         ["--endpoint-url", bakery.cloud.endpoint_url],
@@ -190,33 +189,29 @@ def by_endpoint(bakery: Bakery) -> tuple[list[str], dict[str, str]]:
     )
 
 
-def test_where_no_disk_can_be_read_the_machine_is_looked_at_and_the_test_instance(
-    bakery: Bakery, by_endpoint: tuple[list[str], dict[str, str]]
-) -> None:
-    options, env = by_endpoint
-    before = bakery.inventory()
-    failed = bakery("build", str(_dirty(bakery)), *options, **env, IMAGEPIPE_VAR_token=TOKEN)
+def test_where_no_disk_can_be_read_the_machine_is_looked_at_and_the_test_instance(quick: Bakery) -> None:
+    options, env = _by_endpoint(quick)
+    before = quick.inventory()
+    failed = quick("build", str(_dirty(quick)), *options, **env, IMAGEPIPE_VAR_token=TOKEN)
     assert failed.code == 10, failed.err
     assert [path for path, rule in EXPECTED.items() if f"  {path}: {rule} (" not in failed.err] == []
     assert "scrub: the image has 4 things" in failed.err
     assert "scanned the running machine before it stopped" in failed.out
-    assert TOKEN not in _everything(bakery, failed.out, failed.err)
-    assert bakery.inventory() == before
+    assert TOKEN not in _everything(quick, failed.out, failed.err)
+    assert quick.inventory() == before
 
-    tested = _dirty(bakery, f"hygiene:\n  allow:\n{ALLOW}test:\n- shell: 'true'\n")
-    baked = bakery("build", str(tested), "--format", "json", *options, **env, IMAGEPIPE_VAR_token=TOKEN)
+    tested = _dirty(quick, f"hygiene:\n  allow:\n{ALLOW}test:\n- shell: 'true'\n")
+    baked = quick("build", str(tested), "--format", "json", *options, **env, IMAGEPIPE_VAR_token=TOKEN)
     assert baked.code == 0, baked.err
     assert "scanned the running machine before it stopped" in baked.err
     assert "scanned the test instance after its boot" in baked.err
     image = json.loads(baked.out)["images"][0]
-    assert not bakery.is_on_disk(baked, RSA.encode()[:300] + b"never"), "the search below is one"
-    assert bakery.is_on_disk(baked, TOKEN.encode()), f"it is in {image['image_id']} as it was allowed to be"
+    assert not quick.is_on_disk(baked, RSA.encode()[:300] + b"never"), "the search below is one"
+    assert quick.is_on_disk(baked, TOKEN.encode()), f"it is in {image['image_id']} as it was allowed to be"
 
 
-def test_what_a_boot_of_the_image_writes_is_found_on_the_test_instance(
-    bakery: Bakery, by_endpoint: tuple[list[str], dict[str, str]]
-) -> None:
-    options, env = by_endpoint
+def test_what_a_boot_of_the_image_writes_is_found_on_the_test_instance(bakery: Bakery) -> None:
+    options, env = _by_endpoint(bakery)
     before = bakery.inventory()
     unit = """
 - shell: |
@@ -239,12 +234,10 @@ def test_what_a_boot_of_the_image_writes_is_found_on_the_test_instance(
     assert bakery.inventory() == before
 
 
-def test_a_machine_without_python_says_what_the_gate_needs(
-    bakery: Bakery, by_endpoint: tuple[list[str], dict[str, str]]
-) -> None:
-    options, env = by_endpoint
-    spec = bakery.spec("bare", "- shell: rm /usr/bin/python3*\n  sudo: true")
-    failed = bakery("build", str(spec), *options, **env)
+def test_a_machine_without_python_says_what_the_gate_needs(quick: Bakery) -> None:
+    options, env = _by_endpoint(quick)
+    spec = quick.spec("bare", "- shell: rm /usr/bin/python3*\n  sudo: true")
+    failed = quick("build", str(spec), *options, **env)
     assert failed.code == 10, failed.err
     assert "python3 was not found on the machine" in failed.err
     assert "install it in a provisioning step" in failed.err
@@ -258,20 +251,21 @@ launch: {region: us-east-1, instance_types: [m3.medium]}
 provision:
 - shell: mkdir -p ~/deep && ssh-keygen -q -t ed25519 -N "" -f ~/deep/key
 output:
-  {type: instance-store, name: "bundled-{{ build.id }}", bucket: hygiene-bundles, prefix: x, account: "000000000000"}
+  {type: instance-store, name: "bundled-{{ build.id }}", bucket: hygiene-bundles, prefix: x, account: "000000000000",
+   exclude: [/usr/share, /usr/lib/modules, /usr/lib/firmware]}
 """
 
 
-def test_a_bundle_is_unpacked_and_looked_at_and_a_dirty_one_is_cleaned_up(bakery: Bakery) -> None:
-    s3 = bakery.client("s3")
+def test_a_bundle_is_unpacked_and_looked_at_and_a_dirty_one_is_cleaned_up(quick: Bakery) -> None:
+    s3 = quick.client("s3")
     s3.create_bucket(Bucket="hygiene-bundles", ObjectOwnership="ObjectWriter")
-    before = bakery.inventory()
-    failed = bakery("build", str(bakery.write("bundled.yaml", BUNDLED)), "--local")
+    before = quick.inventory()
+    failed = quick("build", str(quick.write("bundled.yaml", BUNDLED)), "--local")
     assert failed.code == 10, failed.err
     lines = [line for line in failed.err.splitlines() if line.startswith("  /")]
     assert lines == ["  /home/admin/deep/key: private-key (a private key, in PEM)"]
     assert "unpacked the bundle and read its disk offline" in failed.out
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
     assert "Contents" not in s3.list_objects_v2(Bucket="hygiene-bundles")
-    assert not list(bakery.runs.rglob("*.raw")), "nor is the disk that was laid out"
+    assert not list(quick.runs.rglob("*.raw")), "nor is the disk that was laid out"
     s3.delete_bucket(Bucket="hygiene-bundles")

@@ -63,8 +63,9 @@ def _interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_ctrl_c_gives_everything_back(bakery: Bakery, moment: str) -> None:
+def test_ctrl_c_gives_everything_back(moment: str, request: pytest.FixtureRequest) -> None:
     fault, came = MOMENTS[moment]
+    bakery: Bakery = request.getfixturevalue("bakery" if moment in ("connect", "stop") else "quick")
     before = bakery.inventory()
     if fault:
         bakery.admin("POST", "faults", fault)
@@ -79,11 +80,11 @@ def test_ctrl_c_gives_everything_back(bakery: Bakery, moment: str) -> None:
     assert not list(bakery.runs.glob("*/id_ed25519*"))
 
 
-def test_after_a_second_ctrl_c_clean_cleans_up_the_rest(bakery: Bakery) -> None:
-    before = bakery.inventory()
-    process = bakery.start("build", str(bakery.spec("twice", "- shell: echo sleeping; sleep 60")), "--local")
-    until(lambda: MOMENTS["step"][1](bakery), "the step runs")
-    bakery.admin("POST", "faults", _delay("TerminateInstances", 40))
+def test_after_a_second_ctrl_c_clean_cleans_up_the_rest(quick: Bakery) -> None:
+    before = quick.inventory()
+    process = quick.start("build", str(quick.spec("twice", "- shell: echo sleeping; sleep 60")), "--local")
+    until(lambda: MOMENTS["step"][1](quick), "the step runs")
+    quick.admin("POST", "faults", _delay("TerminateInstances", 40))
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     began = time.monotonic()
@@ -91,26 +92,26 @@ def test_after_a_second_ctrl_c_clean_cleans_up_the_rest(bakery: Bakery) -> None:
     assert code == 130
     assert time.monotonic() - began < 30, "at once, and not after the call that hangs"
     assert "imagepipe clean --all" in err
-    cleaned = bakery("clean", "--all")
+    cleaned = quick("clean", "--all")
     assert cleaned.code == 0, cleaned.err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
-def test_a_build_that_takes_longer_than_it_may_gives_everything_back(bakery: Bakery) -> None:
-    before = bakery.inventory()
-    spec = bakery.spec("long", "- shell: echo sleeping; sleep 60")
-    stopped = bakery("build", str(spec), "--local", "--timeout", "6s")
+def test_a_build_that_takes_longer_than_it_may_gives_everything_back(quick: Bakery) -> None:
+    before = quick.inventory()
+    spec = quick.spec("long", "- shell: echo sleeping; sleep 60")
+    stopped = quick("build", str(spec), "--local", "--timeout", "6s")
     assert stopped.code == 130
     assert "error: not done within 6 s (--timeout); interrupted: " in stopped.err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_build_is_interrupted_while_the_base_image_is_made(bakery: Bakery, number: signal.Signals) -> None:
-    store, cache = bakery.folder / "other-store", bakery.folder / "cache"
-    process = bakery.start(
+def test_a_build_is_interrupted_while_the_base_image_is_made(quick: Bakery, number: signal.Signals) -> None:
+    store, cache = quick.folder / "other-store", quick.folder / "cache"
+    process = quick.start(
         "build",
-        str(bakery.spec("early", "- shell: 'true'")),
+        str(quick.spec("early", "- shell: 'true'")),
         "--local",
         IMAGEPIPE_LOCAL_STORE=str(store),
         IMAGEPIPE_LOCAL_BASE_CACHE=str(cache),
@@ -126,11 +127,11 @@ def test_a_build_is_interrupted_while_the_base_image_is_made(bakery: Bakery, num
     assert not rendezvous.is_locked(store / "lock"), "no cloud was started"
 
 
-def test_a_demo_that_is_interrupted_waits_for_its_build_to_give_everything_back(bakery: Bakery) -> None:
-    before = bakery.inventory()
-    spec: Path = bakery.spec("shown", "- shell: echo sleeping; sleep 60")
-    process = bakery.start("demo", str(spec))
-    until(lambda: MOMENTS["step"][1](bakery), "the step runs")
+def test_a_demo_that_is_interrupted_waits_for_its_build_to_give_everything_back(quick: Bakery) -> None:
+    before = quick.inventory()
+    spec: Path = quick.spec("shown", "- shell: echo sleeping; sleep 60")
+    process = quick.start("demo", str(spec))
+    until(lambda: MOMENTS["step"][1](quick), "the step runs")
     code, err = _interrupt(process)
     assert code == 130, err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before

@@ -49,8 +49,9 @@ MOMENTS: dict[str, tuple[dict[str, Any] | None, Callable[[Bakery], bool | None]]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_after_kill_9_clean_leaves_the_account_as_it_was(fresh_bakery: Bakery, moment: str) -> None:
-    bakery = fresh_bakery
+def test_after_kill_9_clean_leaves_the_account_as_it_was(moment: str, request: pytest.FixtureRequest) -> None:
+    boots = moment == "while it provisions"
+    bakery: Bakery = request.getfixturevalue("fresh_bakery" if boots else "quick_bakery")
     fault, came = MOMENTS[moment]
     before, machines_before = bakery.inventory(), leftovers(bakery.folder)
     spec = bakery.spec("killed", STEP)
@@ -96,8 +97,8 @@ def test_kill_9_of_the_cloud_while_a_build_waits_loses_nothing(fresh_bakery: Bak
         assert '"us-west-2"' in out
 
 
-def test_an_image_of_an_hour_ago_survives_clean_all_and_boots(fresh_bakery: Bakery) -> None:
-    bakery = fresh_bakery  # the clock of its cloud stays an hour ahead
+def test_an_image_of_an_hour_ago_survives_clean_all_and_boots(quick_bakery: Bakery) -> None:
+    bakery = quick_bakery  # the clock of its cloud stays an hour ahead
     baked = bakery.build(bakery.spec("aged", "- shell: echo here | sudo tee /etc/here"))
     bakery.admin("POST", "clock", {"advance": 3600})
     before = bakery.inventory()
@@ -108,15 +109,15 @@ def test_an_image_of_an_hour_ago_survives_clean_all_and_boots(fresh_bakery: Bake
         assert booted.sh("cat /etc/here") == "here"
 
 
-def test_a_run_that_goes_on_is_not_cleaned(bakery: Bakery) -> None:
-    spec = bakery.spec("alive", "- shell: echo sleeping; sleep 12")
-    process = bakery.start("build", str(spec), "--local", "--format", "json")
-    until(lambda: any("sleeping" in e.get("text", "") for e in bakery.events()) or None, "the step runs")
-    run = bakery.journal()[0]["id"]
-    refused = bakery("clean", run)
+def test_a_run_that_goes_on_is_not_cleaned(quick: Bakery) -> None:
+    spec = quick.spec("alive", "- shell: echo sleeping; sleep 12")
+    process = quick.start("build", str(spec), "--local", "--format", "json")
+    until(lambda: any("sleeping" in e.get("text", "") for e in quick.events()) or None, "the step runs")
+    run = quick.journal()[0]["id"]
+    refused = quick("clean", run)
     assert refused.code == 2
     assert "in progress" in refused.err
-    assert bakery("clean", "--all").code == 0
+    assert quick("clean", "--all").code == 0
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
 
@@ -134,9 +135,9 @@ def _age(bakery: Bakery) -> None:
             ec2.create_tags(Resources=sorted(set(found)), Tags=[{"Key": tags.STARTED, "Value": "20200101T000000Z"}])
 
 
-def test_a_sweep_by_tags_takes_what_a_dead_run_left_and_no_image_of_one_that_succeeded(fresh_bakery: Bakery) -> None:
+def test_a_sweep_by_tags_takes_what_a_dead_run_left_and_no_image_of_one_that_succeeded(quick_bakery: Bakery) -> None:
     """With no journal: the disk of the CI runner that had it is gone."""
-    bakery = fresh_bakery
+    bakery = quick_bakery
     kept = bakery.build(bakery.spec("kept", "- shell: echo kept | sudo tee /etc/kept"))
     before = bakery.inventory()
     process = bakery.start("build", str(bakery.spec("dead", STEP)), "--local")

@@ -48,30 +48,30 @@ def test_a_spot_instance_is_captured_with_its_file_systems_frozen(bakery: Bakery
         assert "errors" not in booted.sh("sudo dmesg 2>/dev/null | grep -i ext4 || true")
 
 
-def test_without_spot_capacity_it_is_launched_on_demand_and_said(bakery: Bakery) -> None:
-    spec = _spec(bakery, "fallback", "spot: true")
+def test_without_spot_capacity_it_is_launched_on_demand_and_said(quick: Bakery) -> None:
+    spec = _spec(quick, "fallback", "spot: true")
     where = {"InstanceMarketOptions.MarketType": "spot"}
     code = "InsufficientInstanceCapacity"
-    with bakery.fault(effect="refuse", action="RunInstances", code=code, status=500, times=50, where=where):
-        baked = bakery.build(spec)
-    assert "InstanceLifecycle" not in _instance(bakery)
+    with quick.fault(effect="refuse", action="RunInstances", code=code, status=500, times=50, where=where):
+        baked = quick.build(spec)
+    assert "InstanceLifecycle" not in _instance(quick)
     assert "InsufficientInstanceCapacity" in baked.err
 
 
-def test_no_capacity_anywhere_lists_every_type_and_subnet_that_was_tried(bakery: Bakery) -> None:
-    ec2 = bakery.client()
+def test_no_capacity_anywhere_lists_every_type_and_subnet_that_was_tried(quick: Bakery) -> None:
+    ec2 = quick.client()
     subnets = [subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"]][:2]
     ec2.create_tags(Resources=[subnets[1]], Tags=[{"Key": "tier", "Value": "build"}])
-    before = bakery.inventory()
+    before = quick.inventory()
     launch = f"instance_types: [t3.small, t3a.small]\n  subnets: [{subnets[0]}, {{tags: {{tier: build}}}}]"
     code = "InsufficientInstanceCapacity"
-    with bakery.fault(effect="refuse", action="RunInstances", code=code, status=500, times=99):
-        failed = bakery("build", str(_spec(bakery, "nowhere", launch)), "--local")
+    with quick.fault(effect="refuse", action="RunInstances", code=code, status=500, times=99):
+        failed = quick("build", str(_spec(quick, "nowhere", launch)), "--local")
     assert failed.code == 3
     for subnet in subnets:
         for instance_type in ("t3.small", "t3a.small"):
             assert f"{instance_type} in {subnet}: InsufficientInstanceCapacity" in failed.err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
 def test_user_data_of_the_specs_own_runs_beside_our_host_key(bakery: Bakery) -> None:
@@ -86,19 +86,19 @@ def test_the_host_key_is_read_from_the_console(bakery: Bakery) -> None:
     assert "host key verified" in baked.err
 
 
-def test_an_ssm_parameter_names_the_source(bakery: Bakery) -> None:
-    [image] = bakery.client().describe_images(
+def test_an_ssm_parameter_names_the_source(quick: Bakery) -> None:
+    [image] = quick.client().describe_images(
         Owners=["136693071363"], Filters=[{"Name": "name", "Values": ["debian-12-amd64-*"]}]
     )["Images"]
-    bakery.client("ssm").put_parameter(Name="/test/base", Value=image["ImageId"], Type="String", Overwrite=True)
-    baked = bakery.build(_spec(bakery, "parameter", "tags: {a: b}", source="{ssm: /test/base}"))
+    quick.client("ssm").put_parameter(Name="/test/base", Value=image["ImageId"], Type="String", Overwrite=True)
+    baked = quick.build(_spec(quick, "parameter", "tags: {a: b}", source="{ssm: /test/base}"))
     assert f"SSM parameter /test/base in us-east-1 is {image['ImageId']}" in baked.err
 
 
 @pytest.fixture
-def jump(bakery: Bakery) -> Iterator[Sshd]:
+def jump(quick: Bakery) -> Iterator[Sshd]:
     """A jump host: OpenSSH's sshd on this machine's loopback."""
-    folder = bakery.folder / "jump"
+    folder = quick.folder / "jump"
     folder.mkdir(exist_ok=True)
     with sshd(folder, "AllowTcpForwarding=yes") as server:
         yield server
@@ -111,40 +111,40 @@ def _bastion(server: Sshd, *, host_key: str = "", private_key: str = "") -> str:
     return f'ssh: {{allow_from: [127.0.0.1/32], bastion: {{{words}, host_key: "{key}"}}}}'
 
 
-def test_a_build_goes_through_a_bastion_both_verified(bakery: Bakery, jump: Sshd) -> None:
-    baked = bakery.build(_spec(bakery, "bastion", _bastion(jump)))
+def test_a_build_goes_through_a_bastion_both_verified(quick: Bakery, jump: Sshd) -> None:
+    baked = quick.build(_spec(quick, "bastion", _bastion(jump)))
     assert "host key verified" in baked.err
-    assert _instance(bakery).get("PrivateIpAddress", "") != jump.endpoint.host
+    assert _instance(quick).get("PrivateIpAddress", "") != jump.endpoint.host
 
 
-def test_a_bastion_with_another_host_key_is_refused_at_once(bakery: Bakery, jump: Sshd) -> None:
+def test_a_bastion_with_another_host_key_is_refused_at_once(quick: Bakery, jump: Sshd) -> None:
     other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
-    before = bakery.inventory()
-    failed = bakery("build", str(_spec(bakery, "wrong", _bastion(jump, host_key=other))), "--local")
+    before = quick.inventory()
+    failed = quick("build", str(_spec(quick, "wrong", _bastion(jump, host_key=other))), "--local")
     assert failed.code == 6
     assert "bastion" in failed.err
     assert "which is not the expected one" in failed.err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
-def test_a_bastion_that_lets_nobody_through_is_said(bakery: Bakery) -> None:
-    folder = bakery.folder / "closed"
+def test_a_bastion_that_lets_nobody_through_is_said(quick: Bakery) -> None:
+    folder = quick.folder / "closed"
     folder.mkdir(exist_ok=True)
     with sshd(folder, "AllowTcpForwarding=no") as closed:
-        failed = bakery("build", str(_spec(bakery, "closed", _bastion(closed))), "--local")
+        failed = quick("build", str(_spec(quick, "closed", _bastion(closed))), "--local")
     assert failed.code == 6
     assert "the bastion does not allow forwarding" in failed.err
     assert "sshd must allow TCP forwarding" in failed.err
 
 
-def test_a_role_is_assumed_and_everything_is_done_as_it(bakery: Bakery) -> None:
-    account = bakery.client("sts").get_caller_identity()["Account"]
+def test_a_role_is_assumed_and_everything_is_done_as_it(quick: Bakery) -> None:
+    account = quick.client("sts").get_caller_identity()["Account"]
     ours = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{account}:root"}, "Action": "sts:AssumeRole"}
     trust = {"Version": "2012-10-17", "Statement": [ours]}
-    role = bakery.client("iam").create_role(RoleName="baker", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
-    spec = _spec(bakery, "assumed", "tags: {a: b}")
-    baked = bakery.build(spec, "--assume-role", role)
+    role = quick.client("iam").create_role(RoleName="baker", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    spec = _spec(quick, "assumed", "tags: {a: b}")
+    baked = quick.build(spec, "--assume-role", role)
     assert baked.images
-    refused = bakery("build", str(spec), "--local", "--assume-role", role.replace("baker", "nobody"))
+    refused = quick("build", str(spec), "--local", "--assume-role", role.replace("baker", "nobody"))
     assert refused.code == 3
     assert "nobody" in refused.err

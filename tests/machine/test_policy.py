@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from imagepipe.iam.evaluate import AuthorizationRequest, decide, rules_of
-from tests.machine.bakery import Bakery, without_boot
+from tests.machine.bakery import WITHOUT_BOOT, Bakery, without_boot
 from tests.machine.under_policy import Baker, needless, without
 
 pytestmark = pytest.mark.machine
@@ -110,7 +110,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bakery]:
 @pytest.fixture
 def bakery(cloud: Bakery, tmp_path: Path) -> Iterator[Bakery]:
     cloud.admin("DELETE", "evaluations")
-    bakery = Bakery(tmp_path, cloud.store, cloud.cloud, env={"IMAGEPIPE_LOCAL_DRIVER": "sshd"})
+    bakery = Bakery(tmp_path, cloud.store, cloud.cloud, env={**WITHOUT_BOOT})
     before = bakery.inventory()
     yield bakery
     bakery.end()

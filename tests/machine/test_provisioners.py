@@ -93,7 +93,7 @@ def test_every_provisioner_changes_nothing_the_second_time(bakery: Bakery) -> No
     ],
     ids=lambda value: value.split()[2] if value.startswith("-") else None,
 )
-def test_a_provisioner_says_what_is_wrong_with_what_it_is_given(bakery: Bakery, steps: str, says: str) -> None:
-    failed = bakery("build", str(bakery.spec("wrong", steps)), "--local")
+def test_a_provisioner_says_what_is_wrong_with_what_it_is_given(quick: Bakery, steps: str, says: str) -> None:
+    failed = quick("build", str(quick.spec("wrong", steps)), "--local")
     assert failed.code == 7
     assert says in failed.err

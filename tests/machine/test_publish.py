@@ -47,17 +47,17 @@ def _spec(
     return bakery.write(f"{name}.yaml", text)
 
 
-def test_a_second_instance_of_the_new_image_runs_the_tests_and_is_cleaned_up(bakery: Bakery) -> None:
-    before = bakery.inventory()
+def test_a_second_instance_of_the_new_image_runs_the_tests_and_is_cleaned_up(quick: Bakery) -> None:
+    before = quick.inventory()
     tests = "  - name: the stamp\n    shell: grep one /etc/stamp\n  - shell: test ! -e /run/imagepipe"
-    baked = bakery.build(_spec(bakery, "tested", tests), "--junit", "tests.xml")
+    baked = quick.build(_spec(quick, "tested", tests), "--junit", "tests.xml")
     assert set(baked.images) == {"us-east-1", "us-west-2"}
-    launched = [r["id"] for r in bakery.journal() if r["type"] == "bound" and r["id"].startswith("i-")]
+    launched = [r["id"] for r in quick.journal() if r["type"] == "bound" and r["id"].startswith("i-")]
     assert len(launched) == 2
-    assert bakery.inventory()["us-east-1 instances"] == before["us-east-1 instances"]
-    kinds = [r["kind"] for r in bakery.journal() if r["type"] == "intended"]
+    assert quick.inventory()["us-east-1 instances"] == before["us-east-1 instances"]
+    kinds = [r["kind"] for r in quick.journal() if r["type"] == "intended"]
     assert kinds.count("key-pair") == 2, "a fresh key for the test instance"
-    suite = ET.parse(bakery.folder / "tests.xml").getroot()[0]
+    suite = ET.parse(quick.folder / "tests.xml").getroot()[0]
     assert [case.get("name") for case in suite] == [
         "build",
         "boot the new image",
@@ -112,14 +112,14 @@ def test_all_tests_run_and_failed_ones_publish_nothing_and_their_instance_can_be
     assert "has no machine that was kept" in bakery("ssh", "latest").err
 
 
-def test_a_test_that_hangs_ends_at_its_timeout(bakery: Bakery) -> None:
-    before = bakery.inventory()
+def test_a_test_that_hangs_ends_at_its_timeout(quick: Bakery) -> None:
+    before = quick.inventory()
     tests = "  - name: sleepy\n    shell: sleep 600\n    timeout: 2s"
-    failed = bakery("build", str(_spec(bakery, "hanging", tests)), "--local")
+    failed = quick("build", str(_spec(quick, "hanging", tests)), "--local")
     assert failed.code == 7
     assert "step 'sleepy'" in failed.err
     assert "not done within 2 s" in failed.err
-    assert bakery.inventory() == before
+    assert quick.inventory() == before
 
 
 def test_an_image_that_does_not_boot_shows_the_last_lines_of_its_console(bakery: Bakery) -> None:
@@ -149,19 +149,19 @@ def _as(bakery: Bakery, other: Any, region: str) -> Any:
     )
 
 
-def test_a_second_account_can_describe_and_launch_what_is_shared_with_it_and_nothing_else(bakery: Bakery) -> None:
-    other = admin.add_account(bakery.cloud)
-    shared = bakery.build(_spec(bakery, "shared", "  - shell: 'true'", share=f'"{other.id}"')).images
-    unshared = bakery.build(_spec(bakery, "unshared", "  - shell: 'true'")).images
+def test_a_second_account_can_describe_and_launch_what_is_shared_with_it_and_nothing_else(quick: Bakery) -> None:
+    other = admin.add_account(quick.cloud)
+    shared = quick.build(_spec(quick, "shared", "  - shell: 'true'", share=f'"{other.id}"')).images
+    unshared = quick.build(_spec(quick, "unshared", "  - shell: 'true'")).images
     for region in ("us-east-1", "us-west-2"):
-        theirs = _as(bakery, other, region)
+        theirs = _as(quick, other, region)
         [seen] = theirs.describe_images(ImageIds=[shared[region]])["Images"]
         assert seen["OwnerId"] != other.id
         with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
             theirs.describe_images(ImageIds=[unshared[region]])
         with pytest.raises(ClientError, match=r"InvalidAMIID\.NotFound"):
             theirs.run_instances(ImageId=unshared[region], InstanceType="t3.small", MinCount=1, MaxCount=1)
-    theirs = _as(bakery, other, "us-west-2")
+    theirs = _as(quick, other, "us-west-2")
     launched = theirs.run_instances(ImageId=shared["us-west-2"], InstanceType="t3.small", MinCount=1, MaxCount=1)
     id = launched["Instances"][0]["InstanceId"]
     try:
@@ -176,24 +176,24 @@ def _runs(ec2: Any, id: str, state: str = "running") -> bool | None:
     return True if row["Instances"][0]["State"]["Name"] == state else None
 
 
-def test_replace_bakes_tests_and_copies_first_and_only_then_retires_the_old_image(bakery: Bakery) -> None:
-    first = bakery.build(_spec(bakery, "again", "  - shell: 'true'", image="always-this", taken="replace")).images
-    wrong = _spec(bakery, "again", "  - shell: 'false'", image="always-this", taken="replace")
-    assert bakery("build", str(wrong), "--local").code == 7
-    images = bakery.client().describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": ["always-this"]}])
+def test_replace_bakes_tests_and_copies_first_and_only_then_retires_the_old_image(quick: Bakery) -> None:
+    first = quick.build(_spec(quick, "again", "  - shell: 'true'", image="always-this", taken="replace")).images
+    wrong = _spec(quick, "again", "  - shell: 'false'", image="always-this", taken="replace")
+    assert quick("build", str(wrong), "--local").code == 7
+    images = quick.client().describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": ["always-this"]}])
     assert [image["ImageId"] for image in images["Images"]] == [first["us-east-1"]], "a failed build replaces nothing"
 
     step = "echo two >/etc/stamp"
-    right = _spec(bakery, "again", "  - shell: grep two /etc/stamp", step=step, image="always-this", taken="replace")
-    second = bakery.build(right).images
+    right = _spec(quick, "again", "  - shell: grep two /etc/stamp", step=step, image="always-this", taken="replace")
+    second = quick.build(right).images
     for region in ("us-east-1", "us-west-2"):
-        ec2 = bakery.client(region=region)
+        ec2 = quick.client(region=region)
         found = ec2.describe_images(Owners=["self"])["Images"]
         names = {image["ImageId"]: image["Name"] for image in found}
         assert names.get(second[region]) == "always-this"
         assert first[region] not in names
         assert not [name for name in names.values() if name.startswith("always-this-")], "the name of its own is gone"
-    with bakery.instance(second["us-west-2"], "us-west-2") as booted:
+    with quick.instance(second["us-west-2"], "us-west-2") as booted:
         assert booted.sh("cat /etc/stamp") == "two"
 
 
