@@ -33,7 +33,7 @@ from tests.machine.guests import host_key_user_data
 
 REGIONS = ("us-east-1", "us-west-2")
 WITHOUT_BOOT = {"IMAGEPIPE_LOCAL_DRIVER": "sshd"}
-SECONDS = 600.0
+SECONDS = 1800.0
 
 MINIMAL = """\
 imagepipe: 1
@@ -280,7 +280,7 @@ def without_boot(folder: Path) -> Iterator[Bakery]:
             shutil.rmtree(store.disks, ignore_errors=True)
 
 
-def until(found: Callable[[], Any], what: str, *, seconds: float = 300) -> Any:
+def until(found: Callable[[], Any], what: str, *, seconds: float = 900) -> Any:
     """The first thing that is not None."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

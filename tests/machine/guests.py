@@ -22,7 +22,7 @@ from imagepipe.local.host.cgroup import PREFIX, hierarchies
 from imagepipe.local.machines.driver import Ingress, Machine
 
 SSH = Ingress("tcp", 22, 22, "127.0.0.1/32")
-SECONDS = 120.0
+SECONDS = 600.0
 GIB = 1 << 30
 
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # a machine that boots refuses us many times

@@ -42,7 +42,7 @@ class AwsCli:
         # This CLI is older than AWS_ENDPOINT_URL.
         given = ("--endpoint-url", cloud.endpoint_url, "--region", region, "--output", "json")
         done = subprocess.run(
-            [command, *given, *arguments], env=env, capture_output=True, text=True, timeout=180, check=False
+            [command, *given, *arguments], env=env, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, f"aws {' '.join(arguments)}: {done.stderr}"
         return json.loads(done.stdout) if done.stdout.strip() else None

@@ -227,7 +227,7 @@ def test_an_instance_that_somebody_else_terminates_ends_the_build(quick: Bakery,
     until(came, moment)
     instance = _instance(quick)
     quick.client().terminate_instances(InstanceIds=[instance])
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     failed = Baked(process.returncode, out, err)
     if moment == "step":
         _fails(failed, 7, "step 'long' (", f"{instance} is ", "somebody else")
@@ -244,7 +244,7 @@ def test_an_endpoint_that_dies_ends_the_build_and_clean_cleans_up_what_it_left(q
     serves = connect.find(bakery.store)
     assert serves is not None
     os.kill(serves.pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=110)
+    out, err = process.communicate(timeout=900)
     _fails(Baked(process.returncode, out, err), 7, "exit code 1", "still held: instance i-", "run: imagepipe clean")
     cleaned = bakery("clean", "--all", "--local")
     assert cleaned.code == 0, cleaned.err
@@ -257,7 +257,7 @@ def test_two_first_builds_at_once_share_one_cloud(quick: Bakery) -> None:
     specs = [quick.spec(name, "- shell: 'true'") for name in ("one", "two")]
     both = [quick.start("build", str(spec), "--local", **own) for spec in specs]
     for process in both:
-        _, err = process.communicate(timeout=110)
+        _, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
     assert quick("local", "stop", **own).code == 0
     assert not rendezvous.is_locked(store / "lock")

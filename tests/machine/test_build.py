@@ -195,7 +195,7 @@ def test_a_signal_undoes_everything_and_exits_130(quick: Bakery, number: signal.
     process = quick.start("build", str(spec), "--local")
     until(lambda: any("sleeping" in e.get("text", "") for e in quick.events()) or None, "the step runs")
     process.send_signal(number)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=900)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert quick.inventory() == before

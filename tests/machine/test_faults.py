@@ -136,7 +136,7 @@ def test_serve_sets_the_faults_of_a_file_on_a_cloud(quick: Bakery, tmp_path: Pat
         assert "refuse DescribeVolumes, 1 times: injected 0 times" in shown
     finally:
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=900)
         quick("local", "faults", "--clear")
     assert process.returncode == 0, err
     assert re.search(r"active faults \(seed: \d+\):\n  refuse DescribeVolumes, 1 times", err)

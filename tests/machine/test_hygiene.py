@@ -252,7 +252,7 @@ provision:
 - shell: mkdir -p ~/deep && ssh-keygen -q -t ed25519 -N "" -f ~/deep/key
 output:
   {type: instance-store, name: "bundled-{{ build.id }}", bucket: hygiene-bundles, prefix: x, account: "000000000000",
-   exclude: [/usr/share, /usr/lib/modules, /usr/lib/firmware]}
+   bundle_on: controller, exclude: [/usr/share, /usr/lib/modules, /usr/lib/firmware]}
 """
 
 

@@ -221,7 +221,7 @@ def test_what_is_killed_midway_is_gone_on_with_and_nothing_is_sent_twice(bundles
         pid = _parent(_parent(pid))
         assert b"sshd" in Path(f"/proc/{pid}/cmdline").read_bytes()
     os.kill(pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
     assert "continuing with another agent" in err
     [image] = Baked(0, out, err).images.values()
@@ -238,15 +238,15 @@ def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_an_upload_that_is_cut_at_part_3_and_throttled_at_5_goes_on(quick_bundles: Bakery) -> None:
+def test_an_upload_that_is_cut_at_part_3_and_throttled_at_5_goes_on(bundles: Bakery) -> None:
     cut = {"effect": "cut-before", "action": "s3:PutObject", "where": {"Key": "*part.03"}, "times": 1}
     slow = {"effect": "refuse", "action": "s3:PutObject", "where": {"Key": "*part.05"}, "code": "SlowDown", "times": 2}
-    quick_bundles.admin("POST", "faults", slow)
-    with quick_bundles.fault(**cut):
-        baked = quick_bundles.build(spec(quick_bundles, "cut", "- shell: 'true'", SMALL))
+    bundles.admin("POST", "faults", slow)
+    with bundles.fault(**cut):
+        baked = bundles.build(spec(bundles, "cut", "- shell: 'true'", SMALL))
     assert "part 3: " in baked.err
     assert "part 5: 169.254.169.254 answered 503 SlowDown" in baked.err
-    deregister(quick_bundles, *baked.images.values())
+    deregister(bundles, *baked.images.values())
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_what_cannot_be_done_is_said_and_nothing_is_left(
 def test_a_bucket_that_will_not_do_is_refused_before_anything_is_launched(
     quick_bundles: Bakery, setting: str, words: str
 ) -> None:
-    bucket = "quick_bundles-of-tests-bad"
+    bucket = "bundles-of-tests-bad"
     home = "eu-west-1" if setting == "region" else "us-east-1"
     s3 = quick_bundles.client("s3", home)
     where = {"CreateBucketConfiguration": {"LocationConstraint": home}} if home != "us-east-1" else {}
@@ -327,7 +327,7 @@ def test_a_bucket_that_will_not_do_is_refused_before_anything_is_launched(
         )
     try:
         path = spec(quick_bundles, "bad-bucket", "- shell: 'true'")
-        path.write_text(path.read_text().replace("bucket: quick_bundles-of-tests", f"bucket: {bucket}"))
+        path.write_text(path.read_text().replace("bucket: bundles-of-tests", f"bucket: {bucket}"))
         failed = quick_bundles("build", str(path), "--local")
         assert failed.code == 3, failed.out + failed.err
         assert words in failed.err, failed.err
@@ -359,20 +359,20 @@ def test_the_block_method_takes_a_disk_with_its_boot_loader_and_qemu_boots_it(bu
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9 and clean"])
-def test_a_build_that_ends_while_parts_are_sent_leaves_nothing(quick_bundles: Bakery, how: signal.Signals) -> None:
+def test_a_build_that_ends_while_parts_are_sent_leaves_nothing(bundles: Bakery, how: signal.Signals) -> None:
     """The instance goes first: so nobody sends a part any more when the bucket is emptied."""
-    before = quick_bundles.inventory()
-    process = quick_bundles.start("build", str(spec(quick_bundles, "ended", "- shell: 'true'", SMALL)), "--local")
-    _agent(quick_bundles, process)
+    before = bundles.inventory()
+    process = bundles.start("build", str(spec(bundles, "ended", "- shell: 'true'", SMALL)), "--local")
+    _agent(bundles, process)
     os.kill(process.pid, how)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     if how == signal.SIGINT:
         assert process.returncode == 130, out + err
         terminated = [line.split()[2] for line in out.splitlines() if " deleted " in line]
         assert terminated.index("instance") < terminated.index("bundle")
     else:
-        cleaned = quick_bundles("clean", "--all", "--local")
+        cleaned = bundles("clean", "--all", "--local")
         assert cleaned.code == 0, cleaned.err
         assert "bundle" in cleaned.out
-    assert kept(quick_bundles) == []
-    assert quick_bundles.inventory() == before
+    assert kept(bundles) == []
+    assert bundles.inventory() == before

@@ -58,7 +58,7 @@ MOMENTS: dict[str, tuple[dict[str, Any] | None, Callable[[Bakery], bool | None]]
 
 def _interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=900)
     return process.returncode, err
 
 
@@ -119,9 +119,9 @@ def test_a_build_is_interrupted_while_the_base_image_is_made(quick: Bakery, numb
     until(lambda: list(cache.glob(".build-*/builder")) or None, "mmdebstrap runs")
     began = time.monotonic()
     process.send_signal(number)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=900)
     assert process.returncode == 130, err
-    assert time.monotonic() - began < 10, "not after the base image is done"
+    assert time.monotonic() - began < 40, "not after the base image is done"
     assert "Traceback" not in err
     assert not list(cache.glob(".build-*")), "nothing half made"
     assert not rendezvous.is_locked(store / "lock"), "no cloud was started"

@@ -92,7 +92,7 @@ def test_kill_9_of_the_cloud_while_a_build_waits_loses_nothing(fresh_bakery: Bak
     with connect.connect(bakery.store) as again:
         assert again.endpoint_url == bakery.cloud.endpoint_url, "on its old port, where the build looks for it"
         assert bakery.inventory() == before
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         assert process.returncode == 0, err
         assert '"us-west-2"' in out
 
@@ -118,7 +118,7 @@ def test_a_run_that_goes_on_is_not_cleaned(quick: Bakery) -> None:
     assert refused.code == 2
     assert "in progress" in refused.err
     assert quick("clean", "--all").code == 0
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=900)
     assert process.returncode == 0, err
 
 

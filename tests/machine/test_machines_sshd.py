@@ -424,7 +424,7 @@ def test_a_build_goes_on_though_its_cloud_is_killed_and_nothing_is_left(sshd_bak
     assert serving_now
     subprocess.run(["kill", f"-{signal.SIGKILL}", str(serving_now.pid)], check=True)
     with connect.connect(sshd_bakery.store):
-        _, err = build.communicate(timeout=300)
+        _, err = build.communicate(timeout=900)
     assert build.returncode == 0, err
     assert not [line for line in leftovers(tmp_path) if "daemon.main" not in line]
 

@@ -39,7 +39,7 @@ def test_a_build_whose_reader_has_enough_succeeds_and_exits_with_1(bench: Bakery
         env=bench.env,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=900,
         check=True,
     )
     assert done.stdout == "1\n"
@@ -56,7 +56,7 @@ def test_a_build_whose_reader_has_enough_succeeds_and_exits_with_1(bench: Bakery
 def test_a_build_with_closed_standard_streams_opens_no_file_in_their_place(bench: Bakery) -> None:
     spec = bench.spec("closed", "- shell: echo hello")
     command = f"{' '.join(BUILD)} {spec} --local <&- >&- 2>&-"
-    done = subprocess.run(["bash", "-c", command], cwd=bench.folder, env=bench.env, timeout=180, check=False)
+    done = subprocess.run(["bash", "-c", command], cwd=bench.folder, env=bench.env, timeout=900, check=False)
     assert done.returncode == 1, "the result was lost"
     assert bench.journal()[-1]["outcome"] == "succeeded", "every line of the journal is one of its own"
     assert bench.events()[-1]["event"] == "RunFinished"
@@ -72,7 +72,7 @@ def test_a_reader_who_has_stopped_reading_does_not_keep_a_cancelled_build_from_e
     os.close(write)
     until(lambda: _has_started(bench, "stalled", "step-1"), "the step runs")
     process.terminate()
-    assert process.wait(timeout=120) == 130
+    assert process.wait(timeout=900) == 130
     os.close(read)
     assert bench.inventory() == before
 
@@ -85,7 +85,7 @@ def test_a_report_that_cannot_be_written_after_the_build_is_an_error(bench: Bake
     assert "did not finish" in str(begun.get("message"))
     junit.unlink()
     junit.symlink_to("/dev/full")
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=900)
     assert process.returncode == 1
     assert f"error: writing {junit}: No space left on device" in err
     assert bench.journal()[-1]["outcome"] == "succeeded"

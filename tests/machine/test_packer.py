@@ -20,7 +20,7 @@ from tests.machine.bakery import Bakery
 pytestmark = pytest.mark.machine
 
 PACKER = Path("/usr/bin/packer")
-SECONDS = 300
+SECONDS = 900
 
 
 def _template(bakery: Bakery, account: str) -> dict[str, object]:

@@ -259,7 +259,7 @@ def test_ctrl_c_of_a_build_leaves_no_process(user: PlainUser) -> None:
     with user.popen(*IMAGEPIPE, "build", "spec.yaml", "--local", env=environment(user)) as build:
         until(lambda: qemu_runs(user), "the machine boots", seconds=BUILD_SECONDS)
         build.send_signal(signal.SIGINT)
-        _, said = build.communicate(timeout=180)
+        _, said = build.communicate(timeout=900)
         assert build.returncode == 130, said
     assert not qemu_runs(user)
     until_clean(user)  # the cloud ends by itself
@@ -275,7 +275,7 @@ def test_after_a_kill_of_build_and_cloud_the_next_cloud_ends_the_machine(user: P
         os.kill(found.pid, signal.SIGKILL)
     assert qemu_runs(user)
     assert any("qemu-system" in each for each in leftovers(user.files))
-    cleaned = run(user, "clean", "--all", timeout=180)
+    cleaned = run(user, "clean", "--all", timeout=900)
     assert cleaned.returncode == 0, cleaned.stderr
     assert not qemu_runs(user)
     until_clean(user)

@@ -90,7 +90,7 @@ def test_a_wheel_that_is_installed_elsewhere_has_the_provisioners_and_builds(bak
             str(ROOT),
         ],
         check=True,
-        timeout=120,
+        timeout=900,
     )
     [wheel] = tmp_path.glob("imagepipe_ami-*.whl")
     elsewhere = tmp_path / "elsewhere"

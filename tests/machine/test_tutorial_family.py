@@ -18,7 +18,7 @@ pytestmark = pytest.mark.machine
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/tutorial-family.md"
 KEYS = {"base", "runtime", "api", "pages", "worker[queue=mail]", "worker[queue=video]", "worker[queue=reports]"}
-SECONDS = 400
+SECONDS = 1800
 
 
 def _commands() -> list[str]:

@@ -43,7 +43,7 @@ def test_a_sensitive_variable_is_nowhere_but_in_the_workers_environment(tmp_path
         spec = own.bakery.write("secret.yaml", text)
         own.start_worker(IMAGEPIPE_VAR_token=canary)
         client = own.client("secret", str(spec))
-        out, err = client.communicate(timeout=300)
+        out, err = client.communicate(timeout=900)
         assert client.returncode == 4, err
         assert "exit 3" in err, "the bake got as far as the step"
         assert canary not in out + err
