@@ -68,7 +68,8 @@ types: setup
 check: setup .setup/system-test lint types
 	$(BIN)/pytest -q -n 5 --dist worksteal
 
-# Machines wait more than they work: four files of tests at once, each with clouds of its own. The longest begin first
+# Four files of tests at once, each with clouds of its own: 17 minutes on two cores. A guest's own boot is most of that, so
+# a test that is not about the machine uses one that does not boot (the fixture `quick`). The longest files begin first
 # (tests/machine/conftest.py); xdist would begin with the files that have the most tests.
 test: check
 	$(BIN)/pytest -q -m "machine and not emulated" -n 4 --dist loadfile --no-loadscope-reorder
