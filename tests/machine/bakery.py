@@ -271,7 +271,7 @@ def without_boot(folder: Path) -> Iterator[Bakery]:
     cache = default_base_cache(os.environ) or default_root(os.environ) / "base"
     store = Store.open(folder / "store", base_cache=cache, driver="sshd")
     with local_cloud.connect(store) as cloud:
-        bakery = Bakery(folder, store, cloud, env={**WITHOUT_BOOT})
+        bakery = Bakery(folder, store, cloud, env=WITHOUT_BOOT)
         try:
             yield bakery
         finally:

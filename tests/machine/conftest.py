@@ -26,7 +26,7 @@ from tests.machine.guests import GIB, Guest, KeyPair, NewGuest, host_key_user_da
 
 @pytest.fixture(scope="session")
 def base_cache() -> Path:
-    """Where the base image is kept between test runs: $IMAGEPIPE_LOCAL_BASE_CACHE, else the user's own store."""
+    """The folder of the base image between runs: $IMAGEPIPE_LOCAL_BASE_CACHE, else the user's own store."""
     return default_base_cache(os.environ) or default_root(os.environ) / "base"
 
 
@@ -165,8 +165,12 @@ def shared_cloud(tmp_path_factory: pytest.TempPathFactory, base_cache: Path) -> 
 @pytest.fixture
 def bakery(shared_cloud: Bakery, tmp_path: Path) -> Iterator[Bakery]:
     """imagepipe on the cloud that the tests share, with a state of the test's own."""
-    shared_cloud.admin("DELETE", "faults")
-    bakery = Bakery(tmp_path, shared_cloud.store, shared_cloud.cloud)
+    yield from _with_own_state(shared_cloud, tmp_path, {})
+
+
+def _with_own_state(shared: Bakery, folder: Path, env: dict[str, str]) -> Iterator[Bakery]:
+    shared.admin("DELETE", "faults")
+    bakery = Bakery(folder, shared.store, shared.cloud, env=env)
     yield bakery
     bakery.end()
 
@@ -185,14 +189,11 @@ def shared_quick_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bak
 
 @pytest.fixture
 def quick(shared_quick_cloud: Bakery, tmp_path: Path) -> Iterator[Bakery]:
-    """imagepipe on a shared cloud whose machines do not boot, which takes a tenth of the time; its state is its own.
+    """imagepipe on a shared cloud whose machines do not boot, with a state of the test's own.
 
     For tests of what imagepipe does, not of what happens on the machine.
     """
-    shared_quick_cloud.admin("DELETE", "faults")
-    bakery = Bakery(tmp_path, shared_quick_cloud.store, shared_quick_cloud.cloud, env={**WITHOUT_BOOT})
-    yield bakery
-    bakery.end()
+    yield from _with_own_state(shared_quick_cloud, tmp_path, WITHOUT_BOOT)
 
 
 @pytest.fixture

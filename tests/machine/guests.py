@@ -1,4 +1,4 @@
-"""What tests need around a real machine: its keys, a shell that checks the host's, and what it must not leave."""
+"""Help for tests of real machines: keys, a shell that checks the host's key, and a search for leftovers."""
 
 from __future__ import annotations
 

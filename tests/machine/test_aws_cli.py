@@ -27,7 +27,7 @@ class AwsCli:
     folder: Path
 
     def __call__(self, *arguments: str, region: str = "us-east-1") -> Any:
-        """What the command prints, as JSON where it prints any; it must succeed."""
+        """Return the command's output, parsed if it is JSON. The command must succeed."""
         command = str(DEBIANS) if DEBIANS.exists() else shutil.which("aws")
         assert command, "the AWS CLI is missing (Debian's package awscli)"
         cloud = self.bakery.cloud
@@ -69,7 +69,7 @@ class AwsCli:
 
 
 def ssh(address: str, key: Path, command: str) -> str:
-    """What OpenSSH's client gets to see, once the machine lets us in."""
+    """Run a command with OpenSSH's client, once the machine lets us in, and return its output."""
     options = ("BatchMode=yes", "ConnectTimeout=3", "StrictHostKeyChecking=accept-new", "IdentitiesOnly=yes")
     settings = [
         word for option in (*options, f"UserKnownHostsFile={key.parent}/known_hosts") for word in ("-o", option)

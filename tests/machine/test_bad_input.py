@@ -1,4 +1,4 @@
-"""What goes wrong ends in a sentence that names cause and remedy, in the right exit code, and with nothing left."""
+"""Every failure ends in a sentence that names cause and remedy, in the right exit code, and with nothing left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole builds, as a user runs them, on instances that boot."""
+"""Whole builds, as a user runs them; those of the machine itself are on instances that boot."""
 
 from __future__ import annotations
 

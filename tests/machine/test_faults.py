@@ -21,24 +21,25 @@ def _spec(bakery: Bakery, name: str, step: str, more: str = "") -> Path:
     return path
 
 
-def _in_the_step(bakery: Bakery, spec: Path, effect: str, seconds: float, *words: str) -> Baked:
-    """Build with a fault so many seconds after the start; later, if it came before the step had begun.
+def _in_the_step(bakery: Bakery, effect: str, step: str, *words: str, seconds: float = 2.5) -> Baked:
+    """Build with a fault so many seconds after the start; later, if it came before the step had begun on this computer.
 
-    The step prints "begun" and then takes far longer than any of these.
+    The step prints "begun", and fails with "ended" if nothing has happened after ten times as long, its `SLEEP`.
     """
     for _ in range(6):
+        spec = _spec(bakery, effect, step.replace("SLEEP", f"{{ sleep {10 * seconds}; echo ended; exit 1; }}"))
         with bakery.fault(effect=effect, action="RunInstances", seconds=seconds, times=1):
             baked = bakery("build", str(spec), "--local", *words)
-        if re.search("^ .* begun$", baked.out + baked.err, re.MULTILINE):
+        printed = set(re.findall("^ .* (begun|ended)$", baked.out + baked.err, re.MULTILINE))
+        if printed == {"begun"}:
             return baked
         seconds *= 2
-    raise AssertionError(f"the step never began within {seconds / 2} s: {baked.err}")
+    raise AssertionError(f"the fault came before the step, after {seconds / 2} s too: {baked.err}")
 
 
 def test_a_connection_that_is_reset_fails_the_step_and_the_machine_goes_on(quick: Bakery) -> None:
     before = inventory(quick)
-    spec = _spec(quick, "dropped", "- shell: echo begun; sleep 600")
-    baked = _in_the_step(quick, spec, "drop-ssh", 2.5)
+    baked = _in_the_step(quick, "drop-ssh", "- shell: echo begun; SLEEP")
     assert baked.code == 7, baked.err
     assert "broke" in baked.err
     assert "idempotent: true" in baked.err
@@ -47,9 +48,8 @@ def test_a_connection_that_is_reset_fails_the_step_and_the_machine_goes_on(quick
 
 
 def test_a_step_that_may_be_run_again_is_where_its_connection_is_reset(quick: Bakery) -> None:
-    once = "echo begun | sudo tee -a /etc/begun; [ $(wc -l < /etc/begun) = 2 ] || sleep 600"
-    spec = _spec(quick, "again", f'- {{shell: "{once}", idempotent: true}}')
-    baked = _in_the_step(quick, spec, "drop-ssh", 2.5, "--format", "json")
+    step = "- shell: echo begun | sudo tee -a /etc/begun; [ $(wc -l < /etc/begun) = 2 ] || SLEEP\n  idempotent: true"
+    baked = _in_the_step(quick, "drop-ssh", step, "--format", "json")
     assert baked.code == 0, baked.err
     assert "running it again, because the step is idempotent" in baked.err
     with quick.instance(baked.images["us-east-1"], "us-east-1") as booted:
@@ -68,16 +68,14 @@ def test_a_machine_whose_ports_answer_late_is_waited_for(cloud: str, request: py
 
 
 def test_connections_to_a_container_that_boots_are_reset_too(bakery: Bakery) -> None:
-    spec = _spec(bakery, "dropped", "- shell: echo begun; sleep 600")
-    baked = _in_the_step(bakery, spec, "drop-ssh", 20)
+    baked = _in_the_step(bakery, "drop-ssh", "- shell: echo begun; SLEEP", seconds=20)
     assert baked.code == 7, baked.err
     assert "broke" in baked.err
 
 
 def test_an_instance_that_dies_in_the_middle_of_a_step_is_named_with_its_state(quick: Bakery) -> None:
     before = inventory(quick)
-    spec = _spec(quick, "dies", "- shell: echo begun; sleep 600")
-    baked = _in_the_step(quick, spec, "die", 2.5)
+    baked = _in_the_step(quick, "die", "- shell: echo begun; SLEEP")
     assert baked.code == 7, baked.err
     assert "terminated" in baked.err or "shutting-down" in baked.err
     assert not differences(before, inventory(quick))

@@ -22,12 +22,12 @@ def _delay(action: str, seconds: float = 2) -> dict[str, Any]:
 
 
 def _stage(name: str) -> Callable[[Bakery], bool | None]:
-    """Whether the newest run is in this stage."""
+    """Return a check that is true once the newest run is in this stage."""
     return lambda b: any(e["event"] == "StageStarted" and e["stage"] == name for e in b.events()) or None
 
 
 def _made(what: str) -> Callable[[Bakery], bool | None]:
-    """Whether the newest run has made such a thing, by its tag: its answer is held back, so the run does not know."""
+    """Return a check that is true once the newest run has tagged such a thing, though it still waits for the answer."""
     region, kind = what.split()
 
     def came(bakery: Bakery) -> bool | None:

@@ -97,7 +97,7 @@ def test_kill_9_of_the_cloud_while_a_build_waits_loses_nothing(fresh_bakery: Bak
         assert '"us-west-2"' in out
 
 
-def test_an_image_of_an_hour_ago_survives_clean_all_and_boots(quick_bakery: Bakery) -> None:
+def test_an_image_of_an_hour_ago_survives_clean_all_and_can_be_launched(quick_bakery: Bakery) -> None:
     bakery = quick_bakery  # the clock of its cloud stays an hour ahead
     baked = bakery.build(bakery.spec("aged", "- shell: echo here | sudo tee /etc/here"))
     bakery.admin("POST", "clock", {"advance": 3600})

@@ -33,7 +33,7 @@ def _spec(bakery: Bakery, name: str, launch: str, *, step: str = "echo made >/et
 
 
 def _instance(bakery: Bakery) -> dict[str, Any]:
-    """What EC2 says of the newest run's instance."""
+    """Return EC2's description of the newest run's instance."""
     id = next(r["id"] for r in bakery.journal() if r["type"] == "bound" and r["id"].startswith("i-"))
     [row] = bakery.client().describe_instances(InstanceIds=[id])["Reservations"]
     return dict(row["Instances"][0])

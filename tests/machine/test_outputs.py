@@ -92,7 +92,7 @@ def test_a_report_that_cannot_be_written_after_the_build_is_an_error(bench: Bake
 
 
 def _has_started(bakery: Bakery, spec: str, stage: str) -> bool | None:
-    """Whether the newest run is of this spec and has come to this stage."""
+    """Return True if the newest run is of this spec and has begun this stage; None otherwise."""
     if not bakery.journal() or bakery.journal()[0]["specs"] != [spec]:
         return None
     return any(each["event"] == "StageStarted" and each["stage"] == stage for each in bakery.events()) or None

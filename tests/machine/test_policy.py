@@ -110,7 +110,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bakery]:
 @pytest.fixture
 def bakery(cloud: Bakery, tmp_path: Path) -> Iterator[Bakery]:
     cloud.admin("DELETE", "evaluations")
-    bakery = Bakery(tmp_path, cloud.store, cloud.cloud, env={**WITHOUT_BOOT})
+    bakery = Bakery(tmp_path, cloud.store, cloud.cloud, env=WITHOUT_BOOT)
     before = bakery.inventory()
     yield bakery
     bakery.end()
@@ -311,7 +311,7 @@ def _of(ec2: Any, image: str, *, but: int) -> set[str]:
 
 
 def _launch(image: str) -> dict[str, Any]:
-    """What the policy allows, but for the group."""
+    """Return the parameters of a launch that the policy allows, except that the group is missing."""
     tags = [{"Key": "imagepipe:spec", "Value": "guarded"}, {"Key": "imagepipe:run", "Value": "r"}]
     return {
         "ImageId": image,

@@ -1,4 +1,4 @@
-"""Nothing is published untested: the test stage, launch permissions and replacement, with instances that boot."""
+"""Nothing is published untested: the test stage, launch permissions and replacement."""
 
 from __future__ import annotations
 
