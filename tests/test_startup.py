@@ -33,6 +33,7 @@ LOADED: dict[tuple[str, ...], set[str]] = {
     ("build", "--help"): OF_CLOUDS,
     ("resume", "--help"): OF_CLOUDS,
     ("worker", "--help"): {"click"},
+    ("completion", "bash"): {"click"},
 }
 RUN = """\
 import sys

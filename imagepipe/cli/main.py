@@ -40,6 +40,7 @@ COMMANDS = {
     "demo": ("imagepipe.cli.demo:demo", "Bake a sample on the local cloud, boot its image and fetch its page."),
     "worker": ("imagepipe.cli.worker:worker", "Bake for builds on Temporal, when one machine is not enough."),
     "bundle": ("imagepipe.cli.bundle:bundle", "Pack, unpack, verify and inspect instance-store bundles."),
+    "completion": ("imagepipe.cli.completion:completion", "Print the script that completes words in a shell."),
     "local": ("imagepipe.cli.local:local", "Manage the local cloud: serve, stop, status, images, doctor."),
 }
 """Module and help line of each command. A command's libraries are loaded only when it is called."""
