@@ -64,6 +64,8 @@ class Endpoint:
     packer: str
     output: str = field(default="", init=False)
     """Standard output of the last run."""
+    calls: dict[str, int] = field(default_factory=dict, init=False)
+    """Calls of the last run, by action."""
 
     @property
     def url(self) -> str:
@@ -137,9 +139,9 @@ class Endpoint:
         self.output = log.read_text(errors="replace")
         if any(process.returncode for process in started):
             raise SystemExit(f"{commands[0][0]} failed:\n{self.output[-3000:]}")
-        calls = sum(self.admin("GET", "calls").values())
+        self.calls = self.admin("GET", "calls")
         self._sweep()
-        return Cost(wall, cpu, megabytes, calls)
+        return Cost(wall, cpu, megabytes, sum(self.calls.values()))
 
     def _sweep(self) -> None:
         """Wait until the cloud is idle: work that one tool left running must not slow down the next one."""

@@ -27,7 +27,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 BENCHMARKS = [
     *("validate", "transfer", "bundle", "agent", "gateway", "describe", "prune", "family", "publish"),
-    *("instant", "steps", "waits", "build", "bake", "shared_state"),
+    *("startup", "executor", "instant", "many", "steps", "waits", "build", "bake", "shared_state"),
 ]
 SMOKE: dict[str, tuple[str, ...]] = {"validate": ("--runs", "1"), "describe": ()}
 """The quick ones, with arguments for a short run."""

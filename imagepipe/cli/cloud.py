@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -18,6 +19,13 @@ from imagepipe.cloud.rate_limit import Pace
 from imagepipe.cloud.session import Access, Session, has_profile
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.spec.models import Spec
+
+AWS_DOMAINS = (
+    *(".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws"),
+    *(".api.amazonwebservices.com.cn", ".api.amazonwebservices.eu"),
+    *(".c2s.ic.gov", ".sc2s.sgov.gov", ".csp.hci.ic.gov", ".cloud.adc-e.uk"),
+)
+"""The domains of AWS's endpoints in all partitions; the list is that of botocore, and a test compares them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +76,18 @@ def endpoint_of_environment() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_EC2") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
+def is_aws(endpoint_url: str | None) -> bool:
+    """Return whether an endpoint is AWS's own, such as that of a VPC; None is the default one."""
+    host = urlsplit(endpoint_url).hostname if endpoint_url else None
+    return endpoint_url is None or (host or "").endswith(AWS_DOMAINS)
+
+
 @contextmanager
 def open_cloud(target: CloudTarget, *, region: str | None, clock: Clock) -> Iterator[Regions]:
     """Open the cloud; start the local one if it is not running. Raises CloudError and LocalCloudError."""
     if target.local is None:
-        session = Session(Access(target.profile, target.endpoint_url, region, role=target.role), Pace(clock))
+        pace = Pace(clock, is_aws=is_aws(target.endpoint_url))
+        session = Session(Access(target.profile, target.endpoint_url, region, role=target.role), pace)
         session.check_credentials()
         _check_role(target, session)
         yield Regions(session, clock)

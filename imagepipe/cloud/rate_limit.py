@@ -44,6 +44,7 @@ class _Bucket:
     tokens: float
     at: float
     """Time of the token count, in the clock's monotonic seconds."""
+    is_limited: bool
     share: float = 1.0
     """Share of the rate that is used; smaller after a refusal."""
 
@@ -51,8 +52,10 @@ class _Bucket:
 class Pace:
     """Delays calls that exceed the rate, and lowers the rate when EC2 throttles; thread-safe."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, is_aws: bool = True) -> None:
+        """Another endpoint than AWS has limits of its own: an action is not delayed there before it was throttled."""
         self._clock = clock
+        self._is_aws = is_aws
         self._lock = Lock()
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
@@ -76,6 +79,8 @@ class Pace:
         """Wait for a token and take it. Return the seconds waited."""
         with self._lock:
             bucket = self._filled(region, action)
+            if not bucket.is_limited:
+                return 0.0
             bucket.tokens -= 1
             # With a negative count, each call waits for its own token, so calls proceed one by one in their order.
             seconds = max(0.0, -bucket.tokens / (bucket.rate.per_second * bucket.share))
@@ -88,6 +93,7 @@ class Pace:
         with self._lock:
             bucket = self._filled(region, action)
             if throttled:
+                bucket.is_limited = True
                 bucket.tokens = min(bucket.tokens, 0.0)
                 bucket.share = max(LEAST, bucket.share / 2)
             else:
@@ -95,7 +101,7 @@ class Pace:
 
     def _filled(self, region: str, action: str) -> _Bucket:
         now, rate = self._clock.monotonic(), rate_of(action)
-        bucket = self._buckets.setdefault((region, action), _Bucket(rate, rate.burst, now))
+        bucket = self._buckets.setdefault((region, action), _Bucket(rate, rate.burst, now, self._is_aws))
         gained = (now - bucket.at) * rate.per_second * bucket.share
         bucket.tokens, bucket.at = min(float(rate.burst), bucket.tokens + gained), now
         return bucket

@@ -3,17 +3,19 @@
 A stage may decide that a failure of its own does not stop others (`Stage.stops_others`), as a failed test does not stop
 the next test. The rest is then stopped as soon as a stage cannot start because it takes the output of a failed one.
 
-Each stage has its own daemon thread, and a cancelled run waits for its stages for a limited time. A stage that hangs,
-say in a read from a dead file server, can block neither the clean-up nor the end of the process.
+Each stage that runs has a daemon thread for itself, and a cancelled run waits for its stages for a limited time. A
+stage that hangs, say in a read from a dead file server, can block neither the clean-up nor the end of the process. A
+thread that has finished a stage takes the next one, because starting a thread takes longer than the rest of our work
+for a stage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread
 from typing import Any, Literal, TypeVar, cast
 
 from imagepipe.clock import Clock
@@ -31,6 +33,8 @@ from imagepipe.errors import Cancelled, ImagepipeError, StageError
 
 T = TypeVar("T")
 
+_Finished = tuple[str, Any, Exception | None]
+"""A stage with its output, or with its error."""
 MAX_THREADS = 256
 """Largest number of stages that run at once. Most stages only wait, and a waiting thread uses 100 KiB of stack."""
 STOP_SECONDS = 60.0
@@ -169,15 +173,24 @@ class _Running:
         self.cancels = {group: self.services.cancel.child() for group in self.groups.stages}
         self._admitted: set[str] = set()
         self._failed_stages: set[str] = set()
-        self._done: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
+        self._done: SimpleQueue[_Finished] = SimpleQueue()
+        self._threads = _Threads(self._work, self._done)
         self._waiting = {
             name: self.graph.needs(name) - self.outputs.keys()
             for name in self.graph.order()
             if name not in self.outputs
         }
+        self._ready = {name: None for name, needs in self._waiting.items() if not needs}
+        """Stages that wait for no other stage, but perhaps for their group; the keys are in the order of starting."""
 
     def run(self, stop_seconds: float) -> None:
         """Run all stages to the end. Stop waiting `stop_seconds` after the remaining ones were asked to stop."""
+        try:
+            self._run(stop_seconds)
+        finally:
+            self._threads.end()
+
+    def _run(self, stop_seconds: float) -> None:
         asked: float | None = None
         is_reported = False
         while True:
@@ -196,6 +209,8 @@ class _Running:
                 self._report_running_stages(stop_seconds)
             with suppress(Empty):
                 self._take(*self._done.get(timeout=POLL_SECONDS))
+                while True:
+                    self._take(*self._done.get_nowait())
 
     def _is_cancelled(self, name: str) -> bool:
         return self.cancels[self.group_of[name]].is_set()
@@ -208,12 +223,17 @@ class _Running:
             self.events.emit(ev.Line(*self.events.stamp(), name, "say", text))
 
     def _start_ready_stages(self) -> None:
-        for name in [name for name, needs in self._waiting.items() if not needs]:
-            if self._is_cancelled(name) or len(self.running) >= MAX_THREADS or not self._admit(self.group_of[name]):
+        started = []
+        for name in self._ready:
+            if len(self.running) >= MAX_THREADS:
+                break
+            if self._is_cancelled(name) or not self._admit(self.group_of[name]):
                 continue
-            del self._waiting[name]
+            started.append(name)
             self.running.add(name)
-            Thread(target=self._work, args=(name,), name=f"stage {name}", daemon=True).start()
+        for name in started:
+            del self._waiting[name], self._ready[name]
+            self._threads.run(name)
 
     def _admit(self, group: str) -> bool:
         """Return whether stages of a group may start: the groups it depends on are ready, and no limit is reached."""
@@ -241,15 +261,15 @@ class _Running:
         for each in stopped:
             self.cancels[each].set(reason)
 
-    def _work(self, name: str) -> None:
+    def _work(self, name: str) -> _Finished:
         cancel = self.cancels[self.group_of[name]]
         ctx = Context(name, self.outputs, self.services.journal, self.events, cancel, self.clock)
         try:
-            self._done.put((name, _run_one(self.graph, name, ctx, self.events, self.fingerprints[name]), None))
+            return name, _run_one(self.graph, name, ctx, self.events, self.fingerprints[name]), None
         except Exception as error:  # noqa: BLE001 - the executor reports the failures of stages
-            self._done.put((name, None, error))
+            return name, None, error
         except BaseException as error:  # noqa: BLE001 - a library that exits the process only ends its stage
-            self._done.put((name, None, StageError(f"{type(error).__name__}: {error}")))
+            return name, None, StageError(f"{type(error).__name__}: {error}")
 
     def _take(self, name: str, result: Any, error: Exception | None) -> None:
         self.running.discard(name)
@@ -273,10 +293,47 @@ class _Running:
             if follower not in self._waiting:
                 continue
             self._waiting[follower] -= {name}
-            lost = self.graph.inputs(follower) & self._failed_stages
-            if lost and not self._waiting[follower]:
+            if self._waiting[follower]:
+                continue
+            if lost := self.graph.inputs(follower) & self._failed_stages:
                 del self._waiting[follower]
                 self._fail(self.group_of[follower], f"{', '.join(sorted(lost))} failed")
+            else:
+                self._ready[follower] = None
+
+
+class _Threads:
+    """Daemon threads that run stages. There are as many as stages ran at once."""
+
+    def __init__(self, work: Callable[[str], _Finished], done: SimpleQueue[_Finished]) -> None:
+        self._work = work
+        self._done = done
+        self._stages: SimpleQueue[str | None] = SimpleQueue()
+        self._idle: SimpleQueue[None] = SimpleQueue()
+        """An entry for each thread that has nothing to do."""
+        self._count = 0
+
+    def run(self, stage: str) -> None:
+        """Run a stage in a thread that is idle, or in a new one."""
+        self._stages.put(stage)
+        try:
+            self._idle.get_nowait()
+        except Empty:
+            self._count += 1
+            Thread(target=self._run_stages, name=f"stage {stage}", daemon=True).start()
+
+    def end(self) -> None:
+        """End each thread once it has nothing to do. One whose stage hangs ends with the process."""
+        for _ in range(self._count):
+            self._stages.put(None)
+
+    def _run_stages(self) -> None:
+        while (stage := self._stages.get()) is not None:
+            current_thread().name = f"stage {stage}"
+            finished = self._work(stage)
+            current_thread().name = "idle"
+            self._idle.put(None)  # first: who takes the result may start the next stage at once
+            self._done.put(finished)
 
 
 def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint: str) -> Any:

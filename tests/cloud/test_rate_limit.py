@@ -61,6 +61,14 @@ def test_a_refusal_slows_all_calls_down_and_answers_speed_them_up_again(pace: Pa
     assert pace.wait("us-east-1", "DescribeImages") == pytest.approx(1 / READING.per_second)
 
 
+def test_an_endpoint_that_is_not_of_aws_is_not_held_back_before_it_refuses(clock: Stopped) -> None:
+    pace = Pace(clock, is_aws=False)
+    assert [pace.wait("us-east-1", "RunInstances") for _ in range(100)] == [0.0] * 100
+    pace.answered("us-east-1", "RunInstances", throttled=True)
+    assert pace.wait("us-east-1", "RunInstances") == pytest.approx(2 / rate_of("RunInstances").per_second)
+    assert pace.wait("us-east-1", "DescribeImages") == 0.0
+
+
 def test_all_clients_of_a_session_and_botocores_own_tries_share_one_pace(account: Account, clock: Stopped) -> None:
     pace = Pace(clock)
     access = Access(

@@ -229,9 +229,18 @@ def test_what_a_stuck_stage_may_still_create_stays_claimed(rig: Rig) -> None:
 
 
 def test_a_failed_run_does_not_wait_for_ever_for_its_other_stages_either(rig: Rig) -> None:
-    ends = threading.Event()
-    rig.add("deaf", lambda ctx: ends.wait(60))
-    rig.add("broken", failing)
+    begun, ends = threading.Event(), threading.Event()
+
+    def ignores_the_cancel(ctx: Context) -> None:
+        begun.set()
+        ends.wait(60)
+
+    def fails(ctx: Context) -> None:
+        begun.wait(60)
+        raise RuntimeError("as told")
+
+    rig.add("deaf", ignores_the_cancel)
+    rig.add("broken", fails)
     outcome = rig.execute(stop_seconds=0.2)
     ends.set()
     assert [failure.stage for failure in outcome.failures] == ["broken"]
@@ -511,3 +520,23 @@ def test_an_order_alone_is_an_edge_but_not_an_input(rig: Rig) -> None:
     assert rig.graph.inputs("second") == frozenset()
     with pytest.raises(ValueError, match="'elsewhere', which is not in the graph"):
         rig.graph.add("third", Independent(lambda ctx: None, follows=(After("elsewhere"),)))
+
+
+def test_a_thread_runs_one_stage_after_another(rig: Rig) -> None:
+    threads: set[int] = set()
+    before: Ref[None] | None = None
+    for place in range(50):
+        inputs = () if before is None else (before,)
+        before = rig.add(f"stage {place}", lambda ctx: threads.add(threading.get_ident()), *inputs)
+    assert rig.execute().ok
+    assert len(threads) == 1
+
+
+def test_no_thread_of_a_finished_run_is_left(rig: Rig) -> None:
+    ours: list[threading.Thread] = []
+    for place in range(20):
+        rig.add(f"stage {place}", lambda ctx: ours.append(threading.current_thread()))
+    assert rig.execute().ok
+    for thread in ours:
+        thread.join(60)
+        assert not thread.is_alive()
