@@ -73,7 +73,7 @@ def _show(store: JournalStore, run: str, output: Format) -> int:
                 **run_row(past, SystemClock()),
                 "errors": [{"stage": each.stage, "error": each.error, "hint": each.hint} for each in failures],
                 "closing": [line for line in closing if line],
-                "next": _next(past),
+                "next": next_command(past),
                 "folder": store.place(run),
             }
         )
@@ -82,7 +82,7 @@ def _show(store: JournalStore, run: str, output: Format) -> int:
     click.echo(f"{past.run.id}: {state(past)}")
     for claim in past.open_claims():
         click.echo(f"{'holds' if past.is_alive else 'still held'}: {claim}")
-    if hint := _next(past):
+    if hint := next_command(past):
         click.echo(hint)
     return 0
 
@@ -98,7 +98,7 @@ def _closing(store: JournalStore, run: str, failures: Sequence[StageFailed]) -> 
     return lines
 
 
-def _next(past: JournalState) -> str | None:
+def next_command(past: JournalState) -> str | None:
     """Return the next command for the user; None if nothing is left to do."""
     if past.is_alive or (past.outcome == "succeeded" and not past.open_claims()):
         return None

@@ -189,22 +189,47 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def read_events(path: Path) -> Iterator[AnyEvent]:
-    """Yield the events of a run in order. Raises UsageError for a line that is not an event, ImagepipeError.
+    """Yield the events of a run in order; none if the file does not exist.
 
-    A last line that a dead process left incomplete is skipped.
+    A last line that a dead process left incomplete is skipped. Raises UsageError for a line that is not an event,
+    ImagepipeError.
     """
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a regular file")  # opening a pipe would block
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(LONGEST_BYTES), b""), start=1):
-                if not line.endswith(b"\n"):
-                    if len(line) < LONGEST_BYTES:
-                        return
-                    raise UsageError(f"{path}, line {number}: longer than {LONGEST_BYTES} bytes, so it is not an event")
-                yield _event(line, str(path), number)
-    except OSError as error:
-        raise ImagepipeError(f"reading {path}: {error.strerror}") from error
+    return EventFileReader(path).new()
+
+
+class EventFileReader:
+    """Read a file of events that may still grow."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = 0
+        self._bytes = 0
+        """Whole lines, and their bytes, that were read before."""
+
+    def new(self) -> Iterator[AnyEvent]:
+        """Yield the events that were added since the last call; an incomplete last line is read when it is whole.
+
+        Raises UsageError for a line that is not an event, ImagepipeError.
+        """
+        path = self._path
+        if not path.exists():
+            return
+        if not path.is_file():
+            raise UsageError(f"{path} is not a regular file")  # opening a pipe would block
+        try:
+            with path.open("rb") as file:
+                file.seek(self._bytes)
+                for line in iter(lambda: file.readline(LONGEST_BYTES), b""):
+                    if not line.endswith(b"\n"):
+                        if len(line) < LONGEST_BYTES:
+                            return
+                        where = f"{path}, line {self._lines + 1}"
+                        raise UsageError(f"{where}: longer than {LONGEST_BYTES} bytes, so it is not an event")
+                    self._lines += 1
+                    self._bytes += len(line)
+                    yield _event(line, str(path), self._lines)
+        except OSError as error:
+            raise ImagepipeError(f"reading {path}: {error.strerror}") from error
 
 
 def events_in(content: bytes, name: str) -> Iterator[AnyEvent]:

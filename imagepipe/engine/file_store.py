@@ -79,8 +79,10 @@ class FileStore:
         return datetime.fromtimestamp((self.folder(run) / JOURNAL).stat().st_mtime, UTC)
 
     def events(self, run: str) -> Iterator[ev.AnyEvent]:
-        path = self.folder(run) / ev.FILE_NAME
-        return ev.read_events(path) if path.exists() else iter(())
+        return ev.read_events(self.folder(run) / ev.FILE_NAME)
+
+    def event_reader(self, run: str) -> ev.EventFileReader:
+        return ev.EventFileReader(self.folder(run) / ev.FILE_NAME)
 
     def document(self, run: str, name: str) -> bytes | None:
         path = self.folder(run) / name

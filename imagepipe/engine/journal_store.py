@@ -69,6 +69,13 @@ class OpenRun(Protocol):
         """Let other processes open the run."""
 
 
+class EventReader(Protocol):
+    """A reader of events that a run may still add to."""
+
+    def new(self) -> Iterator[AnyEvent]:
+        """Yield the events that were added since the last call. Raises ImagepipeError."""
+
+
 class JournalStore(Protocol):
     """All runs in one place."""
 
@@ -95,6 +102,9 @@ class JournalStore(Protocol):
 
     def events(self, run: str) -> Iterator[AnyEvent]:
         """Yield the events of a run in order; none if it has none. Raises ImagepipeError."""
+
+    def event_reader(self, run: str) -> EventReader:
+        """Return a reader that begins with the first event of a run, which may not have any yet."""
 
     def document(self, run: str, name: str) -> bytes | None:
         """Return a document of a run; None if it does not exist. Raises ImagepipeError."""

@@ -23,9 +23,13 @@ class ConsoleReport:
         self._began: datetime | None = None
         self._progress: dict[str, str] = {}
 
-    def __call__(self, event: ev.AnyEvent) -> None:
+    def begin(self, event: ev.AnyEvent) -> None:
+        """Count seconds from this event on, unless there was an earlier one."""
         if self._began is None:
             self._began = event.time
+
+    def __call__(self, event: ev.AnyEvent) -> None:
+        self.begin(event)
         match event:
             case ev.RunStarted():
                 self._line(event, "run", f"{event.run}: {', '.join(event.specs)}", "bold")

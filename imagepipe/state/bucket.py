@@ -111,18 +111,19 @@ class StateBucket:
         """Write an object, whether or not it exists; return its ETag."""
         return self._put(key, content)
 
-    def listed(self, prefix: str) -> list[tuple[str, datetime]]:
-        """Return all keys with the prefix, in order, each with the time of its last write."""
+    def listed(self, prefix: str, *, after: str = "") -> list[tuple[str, datetime]]:
+        """Return all keys with the prefix, in order, each with the time of its last write; only those after a key."""
+        start = {"StartAfter": self._key(after)} if after else {}
         own = len(self.location.prefix)
         with self._translating(f"listing {self._url(prefix)}"):
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.location.bucket, Prefix=self._key(prefix)
+                Bucket=self.location.bucket, Prefix=self._key(prefix), **start
             )
             return [(str(row["Key"])[own:], row["LastModified"]) for page in pages for row in page.get("Contents", ())]
 
-    def keys(self, prefix: str) -> list[str]:
-        """Return all keys with the prefix, in order."""
-        return [key for key, _ in self.listed(prefix)]
+    def keys(self, prefix: str, *, after: str = "") -> list[str]:
+        """Return all keys with the prefix, in order; only those after a key."""
+        return [key for key, _ in self.listed(prefix, after=after)]
 
     def _put(self, key: str, content: bytes, **condition: str) -> str:
         md5 = base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()

@@ -24,10 +24,10 @@ from typing import Any
 
 from imagepipe.clock import Clock, iso
 from imagepipe.engine import events as ev
-from imagepipe.engine.journal_store import RunInProgress, StoredJournal
+from imagepipe.engine.journal_store import EventReader, RunInProgress, StoredJournal
 from imagepipe.errors import CloudError, ImagepipeError, UsageError
 from imagepipe.state.bucket import Conflict, StateBucket
-from imagepipe.state.event_batches import EventBatches
+from imagepipe.state.event_batches import BatchReader, EventBatches
 from imagepipe.state.lease import LEASE_SECONDS, Lease, check_free, is_held
 
 log = logging.getLogger(__name__)
@@ -118,9 +118,10 @@ class BucketStore:
         return max(modified for _, modified in self._bucket.listed(f"runs/{run}/"))
 
     def events(self, run: str) -> Iterator[ev.AnyEvent]:
-        keys = self._bucket.keys(_events(run))
-        for key, content in zip(keys, self._bucket.read_many(keys), strict=True):
-            yield from ev.events_in(content, f"{self._bucket.location}/{key}")
+        return self.event_reader(run).new()
+
+    def event_reader(self, run: str) -> EventReader:
+        return BatchReader(self._bucket, _events(run))
 
     def document(self, run: str, name: str) -> bytes | None:
         found = self._bucket.read(f"runs/{run}/{name}")

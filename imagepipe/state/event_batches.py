@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from threading import Event, Lock, Thread
 from types import TracebackType
@@ -85,3 +86,19 @@ class EventBatches:
             found = self._bucket.read(key)
             return found is not None and found.content == content
         return True
+
+
+class BatchReader:
+    """Read the batches of events of a run, which may still be written."""
+
+    def __init__(self, bucket: StateBucket, prefix: str) -> None:
+        self._bucket, self._prefix = bucket, prefix
+        self._last = ""
+        """Key of the last batch that was read."""
+
+    def new(self) -> Iterator[ev.AnyEvent]:
+        """Yield the events of the batches that were added since the last call. Raises CloudError, UsageError."""
+        keys = self._bucket.keys(self._prefix, after=self._last)
+        for key, content in zip(keys, self._bucket.read_many(keys), strict=True):
+            self._last = key
+            yield from ev.events_in(content, f"{self._bucket.location}/{key}")

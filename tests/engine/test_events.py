@@ -95,3 +95,15 @@ def test_the_record_can_be_read_again(tmp_path: Path) -> None:
             events.emit(event)
     lines = (tmp_path / "events.jsonl").read_text().splitlines()
     assert [ev.from_json(json.loads(line)) for line in lines] == SAMPLES
+
+
+def test_a_line_that_is_written_in_two_parts_is_read_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / ev.FILE_NAME
+    reader = ev.EventFileReader(path)
+    assert list(reader.new()) == []
+    whole = json.dumps(ev.to_json(SAMPLES[0])).encode() + b"\n"
+    path.write_bytes(whole + whole[:20])
+    assert list(reader.new()) == [SAMPLES[0]]
+    with path.open("ab") as file:
+        file.write(whole[20:])
+    assert list(reader.new()) == [SAMPLES[0]]

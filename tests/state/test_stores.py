@@ -104,6 +104,16 @@ def test_events_of_several_processes_are_in_order(journal: Journal, store: Journ
     assert isinstance(shown[50], ev.StageFinished)
 
 
+def test_a_reader_yields_each_event_once_while_the_run_goes_on(journal: Journal, store: JournalStore) -> None:
+    reader = store.event_reader(RUN.id)
+    assert list(reader.new()) == []
+    for number in range(2):
+        with journal.event_sink() as sink:
+            sink(ev.Line(AT, RUN.id, "step-1", "out", f"line {number}"))
+        assert [each.text for each in reader.new() if isinstance(each, ev.Line)] == [f"line {number}"]
+    assert list(reader.new()) == []
+
+
 def test_documents_are_kept_and_replaced(journal: Journal, store: JournalStore) -> None:
     assert store.document(RUN.id, "inputs/web.json") is None
     journal.put("inputs/web.json", b"1")

@@ -5,7 +5,7 @@ _imagepipe_command() {
     values=''
     case $1 in
         '')
-            commands='build validate publish plan why ci-matrix graph provisioners policy resume clean runs show ssh images demo worker bundle completion local'
+            commands='build validate publish plan why ci-matrix graph provisioners policy resume clean runs show logs ssh images demo worker bundle completion local'
             options='--version --help'
             arguments=nothing
             ;;
@@ -171,6 +171,15 @@ _imagepipe_command() {
             values+=--profile:nothing$'\n'
             values+=--endpoint-url:nothing$'\n'
             values+='--format:text json'$'\n'
+            ;;
+        logs)
+            commands=''
+            options='-f --follow -n --raw --state --local --profile --endpoint-url --help'
+            arguments=runs
+            values+=-n:nothing$'\n'
+            values+=--state:nothing$'\n'
+            values+=--profile:nothing$'\n'
+            values+=--endpoint-url:nothing$'\n'
             ;;
         ssh)
             commands=''

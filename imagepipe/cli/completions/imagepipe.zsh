@@ -19,6 +19,7 @@ _imagepipe() {
         'clean:Delete the resources of dead or failed runs.'
         'runs:List runs and the resources they still hold.'
         'show:Print the output of a run again.'
+        'logs:Print the log of a run or of its stages, also while it is running.'
         'ssh:Log in to a machine that was kept after a failure.'
         'images:List, show, launch, retire and deregister images.'
         'demo:Bake a sample on the local cloud, boot its image and fetch its page.'
@@ -49,6 +50,7 @@ _imagepipe() {
                 clean) _imagepipe_clean ;;
                 runs) _imagepipe_runs ;;
                 show) _imagepipe_show ;;
+                logs) _imagepipe_logs ;;
                 ssh) _imagepipe_ssh ;;
                 images) _imagepipe_images ;;
                 demo) _imagepipe_demo ;;
@@ -287,6 +289,21 @@ _imagepipe_show() {
         '--profile[Use this AWS profile for --state, and for the run'\''s cloud]:value: ' \
         '--endpoint-url[The bucket of --state is at this endpoint, not on AWS]:value: ' \
         '--format[json\: print the run'\''s state, errors, last lines and resources, without its log]:value:(text json)' \
+        '--help[Show this message and exit]' \
+        '*:argument:_imagepipe_find_runs'
+}
+
+_imagepipe_logs() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '(-f --follow)'{-f,--follow}'[Print new lines until the run has ended]' \
+        '-n[Begin with the last N lines]:value: ' \
+        '--raw[Print only the output of steps and tests, without time and stage]' \
+        '--state[Keep runs in this bucket, for all machines, instead of on this computer (`local`)]:value: ' \
+        '--local[The bucket of --state is in the local cloud]' \
+        '--profile[Use this AWS profile for --state, and for the run'\''s cloud]:value: ' \
+        '--endpoint-url[The bucket of --state is at this endpoint, not on AWS]:value: ' \
         '--help[Show this message and exit]' \
         '*:argument:_imagepipe_find_runs'
 }
