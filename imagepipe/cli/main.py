@@ -42,7 +42,7 @@ COMMANDS = {
     "worker": ("imagepipe.cli.worker:worker", "Bake for builds on Temporal, when one machine is not enough."),
     "bundle": ("imagepipe.cli.bundle:bundle", "Pack, unpack, verify and inspect instance-store bundles."),
     "completion": ("imagepipe.cli.completion:completion", "Print the script that completes words in a shell."),
-    "local": ("imagepipe.cli.local:local", "Manage the local cloud: serve, stop, status, images, doctor."),
+    "local": ("imagepipe.cli.local:local", "Manage the local cloud: serve, run, ssh, stop, status, reset, doctor."),
 }
 """Module and help line of each command. A command's libraries are loaded only when it is called."""
 

@@ -68,6 +68,10 @@ class Store:
         """Folder of the gateway's state: instances, images, S3 objects, moto's state."""
         return self.root / "state"
 
+    def data(self) -> list[Path]:
+        """Return the folders of all that a cloud keeps, without the base image and the access key."""
+        return sorted({self.disks, self.gateway, self.machines, *self.root.glob("machines-*")})
+
     @property
     def ec2_certificate(self) -> Path:
         """Certificate for which instance-store bundles are encrypted; it exists once the cloud has served."""

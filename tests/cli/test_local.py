@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from imagepipe.cli.local import _print_exports, local
+from imagepipe.cli.local import local
+from imagepipe.cli.local_serve import print_exports
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.daemon.rendezvous import Serving
 from imagepipe.local.machines import requirements
@@ -58,9 +59,9 @@ def test_doctor_prints_the_command_that_installs_missing_packages(
 def test_serve_says_at_which_port_ssh_is_without_root(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], first_real: int, says: bool
 ) -> None:
-    _print_exports(Store.open(tmp_path), Serving(1, "1", 4566, first_real), env_only=False)
+    print_exports(Store.open(tmp_path), Serving(1, "1", 4566, first_real), env_only=False)
     assert ("SSH is at port 20022" in capsys.readouterr().out) is says
-    _print_exports(Store.open(tmp_path), Serving(1, "1", 4566, first_real), env_only=True)
+    print_exports(Store.open(tmp_path), Serving(1, "1", 4566, first_real), env_only=True)
     assert all(line.startswith("export ") for line in capsys.readouterr().out.splitlines())
 
 

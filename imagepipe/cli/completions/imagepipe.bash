@@ -328,7 +328,7 @@ _imagepipe_command() {
             arguments='bash zsh fish'
             ;;
         local)
-            commands='account accounts base doctor faults images serve status stop'
+            commands='account accounts base console doctor faults images reset run serve ssh status stop'
             options='--store --help'
             arguments=nothing
             values+=--store:folders$'\n'
@@ -368,6 +368,11 @@ _imagepipe_command() {
             options=--help
             arguments=nothing
             ;;
+        'local console')
+            commands=''
+            options=--help
+            arguments=nothing
+            ;;
         'local doctor')
             commands=''
             options='--format --help'
@@ -393,13 +398,31 @@ _imagepipe_command() {
             values+=--name:nothing$'\n'
             values+=--region:nothing$'\n'
             ;;
+        'local reset')
+            commands=''
+            options='--yes --help'
+            arguments=nothing
+            ;;
+        'local run')
+            commands=''
+            options=--help
+            arguments=nothing
+            ;;
         'local serve')
             commands=''
-            options='--port --address --env --faults --help'
+            options='--port --address --env --profile --faults --help'
             arguments=nothing
             values+=--port:nothing$'\n'
             values+=--address:nothing$'\n'
+            values+=--profile:nothing$'\n'
             values+=--faults:files$'\n'
+            ;;
+        'local ssh')
+            commands=''
+            options='-i --user --help'
+            arguments=nothing
+            values+=-i:files$'\n'
+            values+=--user:nothing$'\n'
             ;;
         'local status')
             commands=''

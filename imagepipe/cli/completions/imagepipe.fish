@@ -1,7 +1,7 @@
 # Completion of imagepipe for fish, made from its commands by `make docs`; do not edit.
 # To install it: imagepipe completion --help
 
-set -g __imagepipe_valued --account --address --arch --assume-role --bakes --bakes-per-minute --bucket --build-id --certificate --ec2-certificate --endpoint-url --engine --faults --for --format --grace --health --id --in-region --include --instance --instance-type --junit --levels --member --metrics --name --namespace --older-than --only --out --output --part --plan --policy --port --prices --private-key --profile --queue --region --role --spec --state --status --store --subnet --temporal --timeout --user --var --var-file -n
+set -g __imagepipe_valued --account --address --arch --assume-role --bakes --bakes-per-minute --bucket --build-id --certificate --ec2-certificate --endpoint-url --engine --faults --for --format --grace --health --id --in-region --include --instance --instance-type --junit --levels --member --metrics --name --namespace --older-than --only --out --output --part --plan --policy --port --prices --private-key --profile --queue --region --role --spec --state --status --store --subnet --temporal --timeout --user --var --var-file -i -n
 
 function __imagepipe_words
     # The words before the cursor that are neither options nor their values.
@@ -66,7 +66,7 @@ complete -c imagepipe -n '__imagepipe_at' -a demo -d 'Bake a sample on the local
 complete -c imagepipe -n '__imagepipe_at' -a worker -d 'Bake for builds on Temporal, when one machine is not enough.'
 complete -c imagepipe -n '__imagepipe_at' -a bundle -d 'Pack, unpack, verify and inspect instance-store bundles.'
 complete -c imagepipe -n '__imagepipe_at' -a completion -d 'Print the script that completes words in a shell.'
-complete -c imagepipe -n '__imagepipe_at' -a local -d 'Manage the local cloud: serve, stop, status, images, doctor.'
+complete -c imagepipe -n '__imagepipe_at' -a local -d 'Manage the local cloud: serve, run, ssh, stop, status, reset, doctor.'
 complete -c imagepipe -n '__imagepipe_at' -l version -d 'Show the version and exit'
 complete -c imagepipe -n '__imagepipe_at' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in build' -k -a '(__imagepipe_specs)'
@@ -349,10 +349,14 @@ complete -c imagepipe -n '__imagepipe_in completion' -l help -d 'Show this messa
 complete -c imagepipe -n '__imagepipe_at local' -a account -d 'Create accounts on the local cloud and act as one of them, for example to see what is shared with...'
 complete -c imagepipe -n '__imagepipe_at local' -a accounts -d 'List the accounts of the local cloud, and the organizations they are in.'
 complete -c imagepipe -n '__imagepipe_at local' -a base -d 'Build the base image if the store lacks it, and print its file.'
+complete -c imagepipe -n '__imagepipe_at local' -a console -d 'Print what the console of an instance shows, from its boot on.'
 complete -c imagepipe -n '__imagepipe_at local' -a doctor -d 'Check that the local cloud can run on this computer, as this user.'
 complete -c imagepipe -n '__imagepipe_at local' -a faults -d 'Replace the faults of the running cloud with those in FILE, or list its faults.'
 complete -c imagepipe -n '__imagepipe_at local' -a images -d 'List the images of all regions.'
+complete -c imagepipe -n '__imagepipe_at local' -a reset -d 'Stop the local cloud and delete everything in it: instances, images, buckets, accounts, faults.'
+complete -c imagepipe -n '__imagepipe_at local' -a run -d 'Run a command with the local cloud\'s endpoint, keys and region in its environment; its exit code...'
 complete -c imagepipe -n '__imagepipe_at local' -a serve -d 'Run the local cloud in the foreground, for the AWS CLI, Packer and other tools.'
+complete -c imagepipe -n '__imagepipe_at local' -a ssh -d 'Log in to an instance of the local cloud, or run a command there.'
 complete -c imagepipe -n '__imagepipe_at local' -a status -d 'Print whether the cloud runs, its address, and its instances and images.'
 complete -c imagepipe -n '__imagepipe_at local' -a stop -d 'Stop the cloud; refused while a build uses it or instances exist.'
 complete -c imagepipe -n '__imagepipe_at local' -l store -x -a '(__fish_complete_directories)' -d 'Folder of the local cloud\'s data'
@@ -371,6 +375,7 @@ complete -c imagepipe -n '__imagepipe_in local account key' -l help -d 'Show thi
 complete -c imagepipe -n '__imagepipe_in local accounts' -l format -x -a 'text json' -d 'Print the result in this format'
 complete -c imagepipe -n '__imagepipe_in local accounts' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in local base' -l help -d 'Show this message and exit'
+complete -c imagepipe -n '__imagepipe_in local console' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in local doctor' -l format -x -a 'text json' -d 'Print the result in this format'
 complete -c imagepipe -n '__imagepipe_in local doctor' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in local faults' -F
@@ -384,11 +389,18 @@ complete -c imagepipe -n '__imagepipe_in local images import' -F
 complete -c imagepipe -n '__imagepipe_in local images import' -l name -x -d 'Name of the image'
 complete -c imagepipe -n '__imagepipe_in local images import' -l region -x -d 'Region of the image'
 complete -c imagepipe -n '__imagepipe_in local images import' -l help -d 'Show this message and exit'
+complete -c imagepipe -n '__imagepipe_in local reset' -l yes -d 'Do not ask'
+complete -c imagepipe -n '__imagepipe_in local reset' -l help -d 'Show this message and exit'
+complete -c imagepipe -n '__imagepipe_in local run' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in local serve' -l port -x -d 'Listen on this port of 127.0.0.1'
 complete -c imagepipe -n '__imagepipe_in local serve' -l address -x -d 'Also listen on this address, for other machines'
 complete -c imagepipe -n '__imagepipe_in local serve' -l env -d 'Print only export lines for a shell'
+complete -c imagepipe -n '__imagepipe_in local serve' -l profile -x -d 'Also write an AWS profile of this name with the endpoint and the keys'
 complete -c imagepipe -n '__imagepipe_in local serve' -l faults -r -F -d 'Inject the faults in this file (docs/how-to/faults.md)'
 complete -c imagepipe -n '__imagepipe_in local serve' -l help -d 'Show this message and exit'
+complete -c imagepipe -n '__imagepipe_in local ssh' -s i -r -F -d 'Private key'
+complete -c imagepipe -n '__imagepipe_in local ssh' -l user -x -d 'User to log in as'
+complete -c imagepipe -n '__imagepipe_in local ssh' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in local status' -l format -x -a 'text json' -d 'Print the result in this format'
 complete -c imagepipe -n '__imagepipe_in local status' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in local stop' -l force -d 'Stop it even if it is in use'

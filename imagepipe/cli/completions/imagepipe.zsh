@@ -26,7 +26,7 @@ _imagepipe() {
         'worker:Bake for builds on Temporal, when one machine is not enough.'
         'bundle:Pack, unpack, verify and inspect instance-store bundles.'
         'completion:Print the script that completes words in a shell.'
-        'local:Manage the local cloud: serve, stop, status, images, doctor.'
+        'local:Manage the local cloud: serve, run, ssh, stop, status, reset, doctor.'
     )
     _arguments -C \
         '--version[Show the version and exit]' \
@@ -567,10 +567,14 @@ _imagepipe_local() {
         'account:Create accounts on the local cloud and act as one of them, for example to see what is shared with...'
         'accounts:List the accounts of the local cloud, and the organizations they are in.'
         'base:Build the base image if the store lacks it, and print its file.'
+        'console:Print what the console of an instance shows, from its boot on.'
         'doctor:Check that the local cloud can run on this computer, as this user.'
         'faults:Replace the faults of the running cloud with those in FILE, or list its faults.'
         'images:List the images of all regions.'
+        'reset:Stop the local cloud and delete everything in it: instances, images, buckets, accounts, faults.'
+        'run:Run a command with the local cloud'\''s endpoint, keys and region in its environment; its exit code...'
         'serve:Run the local cloud in the foreground, for the AWS CLI, Packer and other tools.'
+        'ssh:Log in to an instance of the local cloud, or run a command there.'
         'status:Print whether the cloud runs, its address, and its instances and images.'
         'stop:Stop the cloud; refused while a build uses it or instances exist.'
     )
@@ -586,10 +590,14 @@ _imagepipe_local() {
                 account) _imagepipe_local_account ;;
                 accounts) _imagepipe_local_accounts ;;
                 base) _imagepipe_local_base ;;
+                console) _imagepipe_local_console ;;
                 doctor) _imagepipe_local_doctor ;;
                 faults) _imagepipe_local_faults ;;
                 images) _imagepipe_local_images ;;
+                reset) _imagepipe_local_reset ;;
+                run) _imagepipe_local_run ;;
                 serve) _imagepipe_local_serve ;;
+                ssh) _imagepipe_local_ssh ;;
                 status) _imagepipe_local_status ;;
                 stop) _imagepipe_local_stop ;;
             esac
@@ -666,6 +674,14 @@ _imagepipe_local_base() {
         '*:argument: '
 }
 
+_imagepipe_local_console() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '--help[Show this message and exit]' \
+        '*:argument: '
+}
+
 _imagepipe_local_doctor() {
     local state line curcontext=$curcontext
     local -a commands
@@ -716,6 +732,23 @@ _imagepipe_local_images_import() {
         '*:argument:_files'
 }
 
+_imagepipe_local_reset() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '--yes[Do not ask]' \
+        '--help[Show this message and exit]' \
+        '*:argument: '
+}
+
+_imagepipe_local_run() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '--help[Show this message and exit]' \
+        '*:argument: '
+}
+
 _imagepipe_local_serve() {
     local state line curcontext=$curcontext
     local -a commands
@@ -723,7 +756,18 @@ _imagepipe_local_serve() {
         '--port[Listen on this port of 127.0.0.1]:value: ' \
         '--address[Also listen on this address, for other machines]:value: ' \
         '--env[Print only export lines for a shell]' \
+        '--profile[Also write an AWS profile of this name with the endpoint and the keys]:value: ' \
         '--faults[Inject the faults in this file (docs/how-to/faults.md)]:value:_files' \
+        '--help[Show this message and exit]' \
+        '*:argument: '
+}
+
+_imagepipe_local_ssh() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '-i[Private key]:value:_files' \
+        '--user[User to log in as]:value: ' \
         '--help[Show this message and exit]' \
         '*:argument: '
 }
