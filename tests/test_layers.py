@@ -98,6 +98,7 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic": {"spec", "inputs", "planning"},
     "pydantic_core": {"spec"},
     "yaml": {"spec", "local"},
+    "ruamel": {"spec"},
     "cryptography": {"communicator", "bundle", "local"},
     "isal": {"bundle"},
     "click": {"cli"},

@@ -34,6 +34,8 @@ LOADED: dict[tuple[str, ...], set[str]] = {
     ("resume", "--help"): OF_CLOUDS,
     ("worker", "--help"): {"click"},
     ("completion", "bash"): {"click"},
+    ("schema",): {"click", "pydantic"},
+    ("fmt", "--check", EBS): {"click", "pydantic", "yaml"},
 }
 RUN = """\
 import sys

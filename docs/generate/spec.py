@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from imagepipe.late import Late
 from imagepipe.spec import models, tests
 from imagepipe.spec.base import CommonOptions
+from imagepipe.spec.json_schema import MODELS, SchemaOf, json_schema
 from imagepipe.spec.scalars import UNITS
 
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
@@ -96,11 +97,9 @@ def reference() -> str:
     return HEAD + "".join(_part(*part) for part in PARTS)
 
 
-def json_schema() -> str:
-    """Return the JSON Schema of a spec, for editors."""
-    schema = models.Spec.model_json_schema(by_alias=True)
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+def schema_text(of: SchemaOf) -> str:
+    """Return the JSON Schema of a kind of file."""
+    return json.dumps(json_schema(of), indent=2, ensure_ascii=False) + "\n"
 
 
 def _part(title: str, model: type[BaseModel], note: str) -> str:
@@ -209,4 +208,5 @@ if __name__ == "__main__":
     target = Path(sys.argv[1])
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(reference(), encoding="utf-8")
-    target.with_name("spec.schema.json").write_text(json_schema(), encoding="utf-8")
+    for of in MODELS:
+        target.with_name(f"{of}.schema.json").write_text(schema_text(of), encoding="utf-8")

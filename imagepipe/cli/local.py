@@ -14,12 +14,11 @@ from imagepipe.cli.local_images import images
 from imagepipe.cli.local_instances import console, ssh
 from imagepipe.cli.local_run import reset, run
 from imagepipe.cli.local_serve import serve
-from imagepipe.cli.local_store import open_store, session_of
+from imagepipe.cli.local_store import open_store, terminate_everything
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.errors import LocalCloudError
 
 if TYPE_CHECKING:
-    from imagepipe.local.client.connect import LocalCloud
     from imagepipe.local.machines.requirements import Finding
 
 
@@ -162,25 +161,6 @@ def _print_findings(findings: Sequence[Finding], command: str | None) -> None:
         click.echo(f"{finding.verdict:<8} {finding.what}: {finding.detail}")
     if command:
         click.echo(f"\ninstall what is missing:\n  {command}")
-
-
-def terminate_everything(cloud: LocalCloud) -> None:
-    """Terminate the instances of all accounts, in every region. Raises CloudError."""
-    from imagepipe.cloud.errors import translating
-    from imagepipe.local.client import admin
-
-    callers = {each.id: each for each in admin.accounts(cloud)}
-    with translating("terminating the local cloud's instances"):
-        for account_id, region in admin.places(cloud):
-            client = session_of(cloud, callers[account_id]).client("ec2", region)
-            found = [
-                instance["InstanceId"]
-                for reservation in client.describe_instances()["Reservations"]
-                for instance in reservation["Instances"]
-                if instance["State"]["Name"] not in ("terminated", "shutting-down")
-            ]
-            if found:
-                client.terminate_instances(InstanceIds=found)
 
 
 def _size(count: int) -> str:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagepipe.cli.local_store import open_store, session_of
-from imagepipe.cloud.errors import translating
 from imagepipe.cloud.tags import RUN
 from imagepipe.errors import ConnectError, LocalCloudError, UsageError
 from imagepipe.values import HostPorts
@@ -51,6 +50,8 @@ Examples:
 @click.pass_obj
 def console(root: Path | None, instance: str) -> None:
     """Print what the console of an instance shows, from its boot on. INSTANCE is its id, or the start of one."""
+    from imagepipe.cloud.errors import translating
+
     found = _find(open_store(root), instance)
     with translating(f"reading the console of {found.id}"):
         answer = found.client.get_console_output(InstanceId=found.id, Latest=True)
@@ -103,6 +104,7 @@ def ssh(root: Path | None, instance: str, command: tuple[str, ...], key: Path | 
 
 def _find(store: Store, word: str) -> _Found:
     """Return the instance with this id, or with an id that starts like this. Raises LocalCloudError, UsageError."""
+    from imagepipe.cloud.errors import translating
     from imagepipe.local.client import admin, connect
 
     cloud = connect.running(store)
@@ -154,6 +156,8 @@ def _key_of(found: _Found) -> Path:
 
 def _user_of(found: _Found) -> str:
     """Return the login user of the instance's image; Debian's, if the image's name does not tell."""
+    from imagepipe.cloud.errors import translating
+
     with translating(f"looking up {found.instance['ImageId']}"):
         images = found.client.describe_images(ImageIds=[found.instance["ImageId"]], IncludeDeprecated=True)["Images"]
     name = str(images[0]["Name"]).lower() if images else ""

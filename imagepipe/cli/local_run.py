@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagepipe.cli.local_store import open_store
+from imagepipe.cli.local_store import open_store, terminate_everything
 from imagepipe.errors import LocalCloudError, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,6 @@ def reset(root: Path | None, is_confirmed: bool) -> None:
 
     The base image and the access key stay, so the next start is quick and exported variables stay valid.
     """
-    from imagepipe.cli.local import terminate_everything
     from imagepipe.deletion import delete_tree
     from imagepipe.local.client import connect
 

@@ -40,3 +40,22 @@ def session_of(cloud: LocalCloud, caller: LocalCloud | Account) -> Session:
             secret_access_key=caller.secret_access_key,
         )
     )
+
+
+def terminate_everything(cloud: LocalCloud) -> None:
+    """Terminate the instances of all accounts, in every region. Raises CloudError."""
+    from imagepipe.cloud.errors import translating
+    from imagepipe.local.client import admin
+
+    callers = {each.id: each for each in admin.accounts(cloud)}
+    with translating("terminating the local cloud's instances"):
+        for account_id, region in admin.places(cloud):
+            client = session_of(cloud, callers[account_id]).client("ec2", region)
+            found = [
+                instance["InstanceId"]
+                for reservation in client.describe_instances()["Reservations"]
+                for instance in reservation["Instances"]
+                if instance["State"]["Name"] not in ("terminated", "shutting-down")
+            ]
+            if found:
+                client.terminate_instances(InstanceIds=found)

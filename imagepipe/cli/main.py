@@ -30,6 +30,8 @@ COMMANDS = {
     ),
     "graph": ("imagepipe.cli.graph:graph", "Draw specs and their bases, or the stages of one spec."),
     "provisioners": ("imagepipe.cli.provisioners:provisioners", "List the provisioners that a spec can use."),
+    "fmt": ("imagepipe.cli.fmt:fmt", "Lay out specs and provisioners; comments stay."),
+    "schema": ("imagepipe.cli.schema:schema", "Print the JSON Schema of specs, for editors."),
     "policy": ("imagepipe.cli.policy:policy", "Print the IAM policy that specs need; contacts no cloud."),
     "resume": ("imagepipe.cli.resume:resume", "Resume a run whose process died."),
     "clean": ("imagepipe.cli.clean:clean", "Delete the resources of dead or failed runs."),

@@ -12,7 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 
-from imagepipe.cli.local import local, terminate_everything
+from imagepipe.cli.local import local
+from imagepipe.cli.local_store import terminate_everything
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.client import connect
 from imagepipe.local.client.connect import LocalCloud

@@ -21,7 +21,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from imagepipe.cli.local import terminate_everything
+from imagepipe.cli.local_store import terminate_everything
 from imagepipe.communicator import keys
 from imagepipe.communicator.ssh import Connection, NotConnected, Watch, connect
 from imagepipe.local.client import connect as local_cloud

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.cli.local import terminate_everything
+from imagepipe.cli.local_store import terminate_everything
 from imagepipe.local.client import connect
 from imagepipe.local.daemon import rendezvous
 from imagepipe.local.disks.base_image import ensure_base

@@ -5,7 +5,7 @@ _imagepipe_command() {
     values=''
     case $1 in
         '')
-            commands='build validate publish plan why ci-matrix graph provisioners policy resume clean runs show logs ssh images demo worker bundle completion local'
+            commands='build validate publish plan why ci-matrix graph provisioners fmt schema policy resume clean runs show logs ssh images demo worker bundle completion local'
             options='--version --help'
             arguments=nothing
             ;;
@@ -112,6 +112,17 @@ _imagepipe_command() {
             options='--format --help'
             arguments=nothing
             values+='--format:text json'$'\n'
+            ;;
+        fmt)
+            commands=''
+            options='--check --diff --help'
+            arguments=nothing
+            ;;
+        schema)
+            commands=''
+            options='--output --help'
+            arguments='spec provisioner project'
+            values+=--output:files$'\n'
             ;;
         policy)
             commands=''

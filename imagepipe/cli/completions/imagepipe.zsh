@@ -14,6 +14,8 @@ _imagepipe() {
         'ci-matrix:Print the CI jobs that bake specs, without the unchanged ones.'
         'graph:Draw specs and their bases, or the stages of one spec.'
         'provisioners:List the provisioners that a spec can use.'
+        'fmt:Lay out specs and provisioners; comments stay.'
+        'schema:Print the JSON Schema of specs, for editors.'
         'policy:Print the IAM policy that specs need; contacts no cloud.'
         'resume:Resume a run whose process died.'
         'clean:Delete the resources of dead or failed runs.'
@@ -45,6 +47,8 @@ _imagepipe() {
                 ci-matrix) _imagepipe_ci_matrix ;;
                 graph) _imagepipe_graph ;;
                 provisioners) _imagepipe_provisioners ;;
+                fmt) _imagepipe_fmt ;;
+                schema) _imagepipe_schema ;;
                 policy) _imagepipe_policy ;;
                 resume) _imagepipe_resume ;;
                 clean) _imagepipe_clean ;;
@@ -208,6 +212,25 @@ _imagepipe_provisioners() {
         '--format[Print the result in this format]:value:(text json)' \
         '--help[Show this message and exit]' \
         '*:argument: '
+}
+
+_imagepipe_fmt() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '--check[Change nothing]' \
+        '--diff[Change nothing]' \
+        '--help[Show this message and exit]' \
+        '*:argument: '
+}
+
+_imagepipe_schema() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '--output[Write the schema into this file]:value:_files' \
+        '--help[Show this message and exit]' \
+        '*:argument:(spec provisioner project)'
 }
 
 _imagepipe_policy() {
