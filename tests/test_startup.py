@@ -34,6 +34,7 @@ LOADED: dict[tuple[str, ...], set[str]] = {
     ("resume", "--help"): OF_CLOUDS,
     ("worker", "--help"): {"click"},
     ("completion", "bash"): {"click"},
+    ("init", "--help"): {"click", "pydantic"},
     ("schema",): {"click", "pydantic"},
     ("fmt", "--check", EBS): {"click", "pydantic", "yaml"},
 }

@@ -19,6 +19,7 @@ from imagepipe.errors import ImagepipeError, SpecError, UndoFailed
 BUG = "a bug in imagepipe"
 """Start of the message about an exception that nobody expected; the tests look for it."""
 COMMANDS = {
+    "init": ("imagepipe.cli.init:init", "Write a project that bakes at once."),
     "build": ("imagepipe.cli.build:build", "Bake the images of specs."),
     "validate": ("imagepipe.cli.validate:validate", "List every problem of specs at once; contacts no cloud."),
     "publish": ("imagepipe.cli.publish:publish", "Make images that exist match their specs in every region."),

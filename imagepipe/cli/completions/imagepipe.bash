@@ -5,9 +5,18 @@ _imagepipe_command() {
     values=''
     case $1 in
         '')
-            commands='build validate publish plan why ci-matrix graph provisioners fmt schema policy resume clean runs show logs ssh images demo worker bundle completion local'
+            commands='init build validate publish plan why ci-matrix graph provisioners fmt schema policy resume clean runs show logs ssh images demo worker bundle completion local'
             options='--version --help'
             arguments=nothing
+            ;;
+        init)
+            commands=''
+            options='--name --distribution --region --ci --yes --help'
+            arguments=folders
+            values+=--name:nothing$'\n'
+            values+='--distribution:debian ubuntu amazon-linux'$'\n'
+            values+=--region:nothing$'\n'
+            values+='--ci:github gitlab none'$'\n'
             ;;
         build)
             commands=''

@@ -1,7 +1,7 @@
 # Completion of imagepipe for fish, made from its commands by `make docs`; do not edit.
 # To install it: imagepipe completion --help
 
-set -g __imagepipe_valued --account --address --arch --assume-role --bakes --bakes-per-minute --bucket --build-id --certificate --ec2-certificate --endpoint-url --engine --faults --for --format --grace --health --id --in-region --include --instance --instance-type --junit --levels --member --metrics --name --namespace --older-than --only --out --output --part --plan --policy --port --prices --private-key --profile --queue --region --role --spec --state --status --store --subnet --temporal --timeout --user --var --var-file -i -n
+set -g __imagepipe_valued --account --address --arch --assume-role --bakes --bakes-per-minute --bucket --build-id --certificate --ci --distribution --ec2-certificate --endpoint-url --engine --faults --for --format --grace --health --id --in-region --include --instance --instance-type --junit --levels --member --metrics --name --namespace --older-than --only --out --output --part --plan --policy --port --prices --private-key --profile --queue --region --role --spec --state --status --store --subnet --temporal --timeout --user --var --var-file -i -n
 
 function __imagepipe_words
     # The words before the cursor that are neither options nor their values.
@@ -46,6 +46,7 @@ end
 
 complete -c imagepipe -f
 
+complete -c imagepipe -n '__imagepipe_at' -a init -d 'Write a project that bakes at once.'
 complete -c imagepipe -n '__imagepipe_at' -a build -d 'Bake the images of specs.'
 complete -c imagepipe -n '__imagepipe_at' -a validate -d 'List every problem of specs at once; contacts no cloud.'
 complete -c imagepipe -n '__imagepipe_at' -a publish -d 'Make images that exist match their specs in every region.'
@@ -71,6 +72,13 @@ complete -c imagepipe -n '__imagepipe_at' -a completion -d 'Print the script tha
 complete -c imagepipe -n '__imagepipe_at' -a local -d 'Manage the local cloud: serve, run, ssh, stop, status, reset, doctor.'
 complete -c imagepipe -n '__imagepipe_at' -l version -d 'Show the version and exit'
 complete -c imagepipe -n '__imagepipe_at' -l help -d 'Show this message and exit'
+complete -c imagepipe -n '__imagepipe_in init' -a '(__fish_complete_directories)'
+complete -c imagepipe -n '__imagepipe_in init' -l name -x -d 'Name of the first spec and its images'
+complete -c imagepipe -n '__imagepipe_in init' -l distribution -x -a 'debian ubuntu amazon-linux' -d 'System of the image'
+complete -c imagepipe -n '__imagepipe_in init' -l region -x -d 'Region to bake in'
+complete -c imagepipe -n '__imagepipe_in init' -l ci -x -a 'github gitlab none' -d 'Workflow to write'
+complete -c imagepipe -n '__imagepipe_in init' -l yes -d 'Ask nothing'
+complete -c imagepipe -n '__imagepipe_in init' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in build' -k -a '(__imagepipe_specs)'
 complete -c imagepipe -n '__imagepipe_in build' -l local -d 'Use the local cloud on this computer instead of AWS'
 complete -c imagepipe -n '__imagepipe_in build' -l profile -x -d 'Use this AWS profile'

@@ -6,6 +6,7 @@ _imagepipe() {
     local state line curcontext=$curcontext
     local -a commands
     commands=(
+        'init:Write a project that bakes at once.'
         'build:Bake the images of specs.'
         'validate:List every problem of specs at once; contacts no cloud.'
         'publish:Make images that exist match their specs in every region.'
@@ -39,6 +40,7 @@ _imagepipe() {
         command) _describe -t commands command commands ;;
         rest)
             case $line[1] in
+                init) _imagepipe_init ;;
                 build) _imagepipe_build ;;
                 validate) _imagepipe_validate ;;
                 publish) _imagepipe_publish ;;
@@ -65,6 +67,19 @@ _imagepipe() {
             esac
             ;;
     esac
+}
+
+_imagepipe_init() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '--name[Name of the first spec and its images]:value: ' \
+        '--distribution[System of the image]:value:(debian ubuntu amazon-linux)' \
+        '--region[Region to bake in]:value: ' \
+        '--ci[Workflow to write]:value:(github gitlab none)' \
+        '--yes[Ask nothing]' \
+        '--help[Show this message and exit]' \
+        '*:argument:_files -/'
 }
 
 _imagepipe_build() {
