@@ -139,7 +139,9 @@ class CaptureEbs(Stage[Image]):
                     f"{snapshot.id} in {self.ec2.region} failed: {seen.get('StateMessage') or 'no reason given'}"
                 )
             if seen is not None and seen["State"] != "completed":
-                ctx.progress(f"{snapshot.id} of {snapshot.device}: {seen.get('Progress') or '0%'}")
+                percent = str(seen.get("Progress") or "0%")
+                share = float(percent.rstrip("%")) / 100 if percent.rstrip("%").isdigit() else None
+                ctx.progress(f"{snapshot.id} of {snapshot.device}: {percent}", share)
             return True if seen is not None and seen["State"] == "completed" else None
 
         self.ec2.poller.until(

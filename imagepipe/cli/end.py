@@ -188,6 +188,7 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
         closing.print(f"error: {failure.stage}: {error}")
         if isinstance(error, ImagepipeError) and error.hint:
             closing.print(f"  hint: {error.hint}")
+        closing.print(f"  its log: imagepipe logs {run.id} {shlex.quote(failure.stage)}")
     failed = {failure.stage for failure in outcome.failures}
     for build in baked:
         tests = build.tests[1:]  # without the boot

@@ -115,7 +115,8 @@ def build_on_temporal(options: BuildOptions) -> int:
             )
 
         def echo(line: str) -> None:
-            click.echo(line, file=options.run_options.log)
+            if not options.run_options.shown.is_quiet:
+                click.echo(line, file=options.run_options.log)
 
         again = f"the same command with --build-id {build_id}"
         echo(f"build {build_id} on {server}: {len(jobs)} spec{'s' * (len(jobs) != 1)}; to follow it again: {again}")
@@ -141,7 +142,12 @@ def _check(options: BuildOptions, build_id: str) -> None:
         raise UsageError(
             f"--build-id {build_id}: not an id", hint="use letters, digits, '.', '_' and '-', at most 100 of them"
         )
-    if options.plan_file or options.run_options.junit or options.run_options.keep_on_failure is not None:
+    if (
+        options.plan_file
+        or options.run_options.junit
+        or options.run_options.shown.log_file
+        or options.run_options.keep_on_failure is not None
+    ):
         raise UsageError("--plan, --junit and --keep-on-failure cannot be combined with --engine")
     if not options.specs:
         raise UsageError("SPEC is missing: name a spec, or a folder with specs")

@@ -99,7 +99,7 @@ class _Log:
     def new(self) -> Iterator[ev.AnyEvent]:
         """Yield new events of the stages that were asked for."""
         for event in self._reader.new():
-            self._report.begin(event)
+            self._report.note(event)
             stage = getattr(event, "stage", None)
             if stage is not None:
                 self._known.add(stage)

@@ -22,6 +22,7 @@ from imagepipe.cleanup.sweep import Heartbeat
 from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli import streams
 from imagepipe.cli.cloud import CloudTarget, region_of
+from imagepipe.cli.log_options import log_sinks
 from imagepipe.cli.past_inputs import PastInputs
 from imagepipe.cli.run_options import RunOptions
 from imagepipe.clock import Clock, iso
@@ -38,7 +39,6 @@ from imagepipe.engine.undo import StillHeld, undo
 from imagepipe.errors import UndoFailed
 from imagepipe.masking import Masker
 from imagepipe.publish.copy_ebs import CopyLimits
-from imagepipe.report.console import ConsoleReport
 from imagepipe.report.junit import JUnitReport, Suite
 from imagepipe.resume import Recovered, recover
 from imagepipe.spec.loaded import LoadedSpec
@@ -68,12 +68,14 @@ class Run:
         self.folder = self.store.folder(self.id)
         self.masker = Masker(secret for spec in self.loaded for secret in spec.secrets)
         self.junit: JUnitReport | None = None
+        self._printers: list[Sink] = []
         self.is_lost = False
         """True if another process has taken over the run."""
 
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
         """Build the graph and run it. `given` contains the values that `resume` needs to build it again."""
         with ExitStack() as stack:
+            self._printers = stack.enter_context(log_sinks(self.options.shown, self.options.log))
             plan = self._plan(stack, regions, region)
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(
@@ -90,6 +92,7 @@ class Run:
         Raises UsageError if the spec or its files have changed, or the run is in progress in another process.
         """
         with ExitStack() as stack:
+            self._printers = stack.enter_context(log_sinks(self.options.shown, self.options.log))
             plan = self._plan(stack, regions, region)
             journal = Journal.reopen(self.store, self.id, self.clock)
             stack.callback(journal.close)
@@ -121,15 +124,12 @@ class Run:
         if not found.dropped:
             return ()
         with journal.event_sink() as sink:
-            events = Events(self.id, self.clock, self.masker, [sink, self._console()])
+            events = Events(self.id, self.clock, self.masker, [sink, *self._printers])
             undoers = Undoers(regions, self.clock).undoers()
             held = undo(journal, undoers, events, which=lambda claim: claim.stage in found.dropped)
         if not held:
             journal.note("dropped", stages=list(found.dropped))
         return held
-
-    def _console(self) -> ConsoleReport:
-        return ConsoleReport(self.options.log, has_colours=streams.has_colours(self.options.log))
 
     def _names(self) -> tuple[str, ...]:
         return tuple(str(spec.key) for spec in self.loaded)
@@ -182,7 +182,7 @@ class Run:
     ) -> Outcome:
         sinks: list[Sink] = [
             stack.enter_context(journal.event_sink()),
-            self._console(),
+            *self._printers,
         ]
         if self.options.junit:
             self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])
@@ -251,6 +251,9 @@ class Signals:
 
 
 def _write_to_terminal(words: str) -> None:
+    if streams.speaker is not None:
+        streams.speaker(words.strip())
+        return
     with suppress(OSError):
         os.write(2, words.encode())
 

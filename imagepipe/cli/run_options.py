@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
+from imagepipe.cli.log_options import LogOptions, log_options
 from imagepipe.cli.output_format import F, Format, log_format_option
 
 KEEP, KEPT_FOR = "--keep-on-failure", "24h"
@@ -29,6 +30,7 @@ class RunOptions:
     """Time for which a failed run's resources are kept; None deletes them at once."""
     fail_fast: bool = False
     """True if the failure of one spec stops all others."""
+    shown: LogOptions = field(default_factory=LogOptions)
 
     @property
     def log(self) -> IO[str]:
@@ -56,9 +58,10 @@ class KeepingCommand(click.Command):
 
 
 def run_options(command: F) -> F:
-    """Add `--format`, `--junit`, `--timeout` and `--keep-on-failure[=2h]` to a KeepingCommand."""
+    """Add the options of RunOptions, `--keep-on-failure[=2h]` among them, to a KeepingCommand."""
     options: tuple[Callable[[F], F], ...] = (
         log_format_option,
+        log_options,
         click.option(
             "--junit",
             metavar="FILE",

@@ -12,6 +12,8 @@ import os
 import select
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any, TextIO, cast
 
 POLL_SECONDS = 0.2
@@ -140,6 +142,21 @@ def guard() -> StandardStreams:
 def has_colours(file: IO[str]) -> bool:
     """Return whether a stream gets colours: a terminal does, and with FORCE_COLOR (force-color.org) everything."""
     return file.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+
+speaker: Callable[[str], None] | None = None
+"""Function that prints a line while a part of the terminal is redrawn all the time; None if nothing is."""
+
+
+@contextmanager
+def spoken_by(say: Callable[[str], None]) -> Iterator[None]:
+    """Let `say` print the messages of signals for the block."""
+    global speaker
+    speaker = say
+    try:
+        yield
+    finally:
+        speaker = None
 
 
 def hurry() -> None:

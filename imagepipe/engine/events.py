@@ -60,6 +60,8 @@ class Progress(Event):
     text: str
     done: float | None = None
     """From 0 to 1; None if it is unknown."""
+    of_bytes: int | None = None
+    """Size of the whole, if bytes are transferred."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,9 +177,9 @@ class Context:
         """Write a line of a command's output to the log."""
         self._emit(events.Line(*self._stamp(), self.stage, stream, text))
 
-    def progress(self, text: str, done: float | None = None) -> None:
-        """Report the progress of the stage."""
-        self._emit(events.Progress(*self._stamp(), self.stage, text, done))
+    def progress(self, text: str, done: float | None = None, *, of_bytes: int | None = None) -> None:
+        """Report the progress of the stage: `done` from 0 to 1, and the size of the whole if bytes are transferred."""
+        self._emit(events.Progress(*self._stamp(), self.stage, text, done, of_bytes))
 
     def deadline(self, seconds: float) -> Deadline:
         return Deadline.after(seconds, self.clock)

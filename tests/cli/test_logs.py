@@ -60,7 +60,7 @@ def test_a_log_has_the_lines_of_all_stages_with_their_times() -> None:
     done = CliRunner().invoke(logs, [RUN])
     assert done.exit_code == 0
     assert [line.split()[-1] for line in done.output.splitlines()] == ["web", "first", "imagepipe", "second"]
-    assert "   65.0s  web/step-1      | second" in done.output
+    assert "   65.0s      web/step-1      | second" in done.output
 
 
 @pytest.mark.usefixtures("two_stages")
@@ -72,8 +72,8 @@ def test_a_stage_is_named_whole_by_its_last_part_or_by_a_pattern(word: str) -> N
 
 @pytest.mark.usefixtures("two_stages")
 def test_the_last_lines_are_the_last_of_those_that_were_asked_for() -> None:
-    assert CliRunner().invoke(logs, [RUN, "-n", "1"]).output == "   65.0s  web/step-1      | second\n"
-    assert CliRunner().invoke(logs, [RUN, "launch", "-n", "1"]).output == "    0.0s  web/launch      of imagepipe\n"
+    assert CliRunner().invoke(logs, [RUN, "-n", "1"]).output == "   65.0s      web/step-1      | second\n"
+    assert CliRunner().invoke(logs, [RUN, "launch", "-n", "1"]).output == "    0.0s      web/launch      of imagepipe\n"
     assert CliRunner().invoke(logs, [RUN, "-n", "0"]).output == ""
 
 
@@ -89,11 +89,11 @@ def test_a_log_is_followed_until_the_run_ends(journal: Journal) -> None:
     with subprocess.Popen(FOLLOW, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         _emit(journal, _line("launch", "while it runs"))
-        assert process.stdout.readline() == "    0.0s  launch          | while it runs\n"
+        assert process.stdout.readline() == "    0.0s      launch          | while it runs\n"
         _emit(journal, _line("launch", "the last line", 2))
         journal.note("finished", outcome="succeeded", held=[])
         journal.close()
-        assert process.stdout.read() == "    1.0s  launch          | the last line\n"
+        assert process.stdout.read() == "    1.0s      launch          | the last line\n"
     assert process.returncode == 0
 
 
@@ -101,6 +101,6 @@ def test_a_followed_run_whose_process_died_ends_with_the_next_command(journal: J
     _emit(journal, _line("launch", "begun"))
     journal.close()
     done = subprocess.run(FOLLOW, capture_output=True, text=True, check=False)
-    assert done.stdout == "    0.0s  launch          | begun\n"
+    assert done.stdout == "    0.0s      launch          | begun\n"
     assert f"imagepipe resume {RUN}" in done.stderr
     assert done.returncode == 0

@@ -24,9 +24,9 @@ def test_a_log_has_a_line_for_each_thing_and_no_colours_in_a_file() -> None:
         ev.StageFinished(START + timedelta(seconds=2.5), "7f3a", "launch", 1.5, "i-1"),
     )
     assert printed == (
-        "    0.0s  run             7f3a: web\n"
-        "    1.0s  launch          launch t3.small in us-east-1\n"
-        "    2.5s  launch          done in 1.5 s: i-1\n"
+        "    0.0s      run             7f3a: web\n"
+        "    1.0s  #1  launch          launch t3.small in us-east-1\n"
+        "    2.5s  #1  launch          done in 1.5 s: i-1\n"
     )
 
 
@@ -50,3 +50,14 @@ def test_a_stream_that_wants_colours_gets_them_with_the_same_text() -> None:
     out = io.StringIO()
     ConsoleReport(out, has_colours=True)(ev.RunStarted(START, "7f3a", ("web",)))
     assert "7f3a: web" in out.getvalue()
+
+
+def test_a_verbose_log_has_created_resources_and_where_the_time_went() -> None:
+    events = (ev.Held(START, "r", "instance", "us-east-1", "i-1"), ev.Span(START, "r", "boot", "wait", 2.5))
+    out = io.StringIO()
+    report = ConsoleReport(out, is_verbose=True)
+    for event in events:
+        report(event)
+    assert "created         instance i-1 in us-east-1" in out.getvalue()
+    assert "2.5 s of it: wait" in out.getvalue()
+    assert _printed(*events) == ""

@@ -118,7 +118,7 @@ def end(wire: Wire, say: Callable[[str], None]) -> None:
 
 def progress(ctx: Context, done: int, of: int) -> None:
     """Report how much of the image's data has been read."""
-    ctx.progress(f"{done // MIB} of {of // MIB} MiB", done / of if of else 1.0)
+    ctx.progress(f"{done // MIB} of {of // MIB} MiB", done / of if of else 1.0, of_bytes=of)
 
 
 def worst_case(size: int) -> int:

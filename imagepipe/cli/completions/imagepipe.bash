@@ -20,7 +20,7 @@ _imagepipe_command() {
             ;;
         build)
             commands=''
-            options='--local --profile --endpoint-url --region --assume-role --var --var-file --format --junit --timeout --keep-on-failure --only --with-dependents --force --state --engine --build-id --plan --fail-fast --help'
+            options='--local --profile --endpoint-url --region --assume-role --var --var-file --format -q --quiet -v --verbose --log-file --junit --timeout --keep-on-failure --only --with-dependents --force --state --engine --build-id --plan --fail-fast --help'
             arguments=specs
             values+=--profile:nothing$'\n'
             values+=--endpoint-url:nothing$'\n'
@@ -29,6 +29,7 @@ _imagepipe_command() {
             values+=--var:nothing$'\n'
             values+=--var-file:files$'\n'
             values+='--format:text json'$'\n'
+            values+=--log-file:files$'\n'
             values+=--junit:files$'\n'
             values+=--timeout:nothing$'\n'
             values+=--only:nothing$'\n'
@@ -148,11 +149,12 @@ _imagepipe_command() {
             ;;
         resume)
             commands=''
-            options='--var --var-file --dry-run --format --junit --timeout --keep-on-failure --state --local --profile --endpoint-url --help'
+            options='--var --var-file --dry-run --format -q --quiet -v --verbose --log-file --junit --timeout --keep-on-failure --state --local --profile --endpoint-url --help'
             arguments=runs
             values+=--var:nothing$'\n'
             values+=--var-file:files$'\n'
             values+='--format:text json'$'\n'
+            values+=--log-file:files$'\n'
             values+=--junit:files$'\n'
             values+=--timeout:nothing$'\n'
             values+=--state:nothing$'\n'

@@ -1,7 +1,7 @@
 # Completion of imagepipe for fish, made from its commands by `make docs`; do not edit.
 # To install it: imagepipe completion --help
 
-set -g __imagepipe_valued --account --address --arch --assume-role --bakes --bakes-per-minute --bucket --build-id --certificate --ci --distribution --ec2-certificate --endpoint-url --engine --faults --for --format --grace --health --id --in-region --include --instance --instance-type --junit --levels --member --metrics --name --namespace --older-than --only --out --output --part --plan --policy --port --prices --private-key --profile --queue --region --role --spec --state --status --store --subnet --temporal --timeout --user --var --var-file -i -n
+set -g __imagepipe_valued --account --address --arch --assume-role --bakes --bakes-per-minute --bucket --build-id --certificate --ci --distribution --ec2-certificate --endpoint-url --engine --faults --for --format --grace --health --id --in-region --include --instance --instance-type --junit --levels --log-file --member --metrics --name --namespace --older-than --only --out --output --part --plan --policy --port --prices --private-key --profile --queue --region --role --spec --state --status --store --subnet --temporal --timeout --user --var --var-file -i -n
 
 function __imagepipe_words
     # The words before the cursor that are neither options nor their values.
@@ -88,6 +88,9 @@ complete -c imagepipe -n '__imagepipe_in build' -l assume-role -x -d 'Assume thi
 complete -c imagepipe -n '__imagepipe_in build' -l var -x -d 'Set a variable'
 complete -c imagepipe -n '__imagepipe_in build' -l var-file -r -F -d 'Read variables from a YAML file'
 complete -c imagepipe -n '__imagepipe_in build' -l format -x -a 'text json' -d 'json: print one JSON object on standard output'
+complete -c imagepipe -n '__imagepipe_in build' -s q -l quiet -d 'Print no log: only the result, and errors'
+complete -c imagepipe -n '__imagepipe_in build' -s v -l verbose -d 'Also log created resources, and the time of boots, commands, transfers and waits'
+complete -c imagepipe -n '__imagepipe_in build' -l log-file -r -F -d 'Also write the log, as --verbose prints it, into this file'
 complete -c imagepipe -n '__imagepipe_in build' -l junit -r -F -d 'Write JUnit XML with a case for each build and each test, whether or not they succeed'
 complete -c imagepipe -n '__imagepipe_in build' -l timeout -x -d 'Stop the build after this time and clean up, as after Ctrl-C'
 complete -c imagepipe -n '__imagepipe_in build' -l keep-on-failure -d 'After a failure, keep everything and print how to log in'
@@ -199,6 +202,9 @@ complete -c imagepipe -n '__imagepipe_in resume' -l var -x -d 'Set a variable'
 complete -c imagepipe -n '__imagepipe_in resume' -l var-file -r -F -d 'Read variables from a YAML file'
 complete -c imagepipe -n '__imagepipe_in resume' -l dry-run -d 'Print where the run would resume, and change nothing'
 complete -c imagepipe -n '__imagepipe_in resume' -l format -x -a 'text json' -d 'json: print one JSON object on standard output'
+complete -c imagepipe -n '__imagepipe_in resume' -s q -l quiet -d 'Print no log: only the result, and errors'
+complete -c imagepipe -n '__imagepipe_in resume' -s v -l verbose -d 'Also log created resources, and the time of boots, commands, transfers and waits'
+complete -c imagepipe -n '__imagepipe_in resume' -l log-file -r -F -d 'Also write the log, as --verbose prints it, into this file'
 complete -c imagepipe -n '__imagepipe_in resume' -l junit -r -F -d 'Write JUnit XML with a case for each build and each test, whether or not they succeed'
 complete -c imagepipe -n '__imagepipe_in resume' -l timeout -x -d 'Stop the build after this time and clean up, as after Ctrl-C'
 complete -c imagepipe -n '__imagepipe_in resume' -l keep-on-failure -d 'After a failure, keep everything and print how to log in'

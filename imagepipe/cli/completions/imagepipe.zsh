@@ -94,6 +94,9 @@ _imagepipe_build() {
         '*--var[Set a variable]:value: ' \
         '*--var-file[Read variables from a YAML file]:value:_files' \
         '--format[json\: print one JSON object on standard output]:value:(text json)' \
+        '(-q --quiet)'{-q,--quiet}'[Print no log\: only the result, and errors]' \
+        '(-v --verbose)'{-v,--verbose}'[Also log created resources, and the time of boots, commands, transfers and waits]' \
+        '--log-file[Also write the log, as --verbose prints it, into this file]:value:_files' \
         '--junit[Write JUnit XML with a case for each build and each test, whether or not they succeed]:value:_files' \
         '--timeout[Stop the build after this time and clean up, as after Ctrl-C]:value: ' \
         '--keep-on-failure[After a failure, keep everything and print how to log in]' \
@@ -273,6 +276,9 @@ _imagepipe_resume() {
         '*--var-file[Read variables from a YAML file]:value:_files' \
         '--dry-run[Print where the run would resume, and change nothing]' \
         '--format[json\: print one JSON object on standard output]:value:(text json)' \
+        '(-q --quiet)'{-q,--quiet}'[Print no log\: only the result, and errors]' \
+        '(-v --verbose)'{-v,--verbose}'[Also log created resources, and the time of boots, commands, transfers and waits]' \
+        '--log-file[Also write the log, as --verbose prints it, into this file]:value:_files' \
         '--junit[Write JUnit XML with a case for each build and each test, whether or not they succeed]:value:_files' \
         '--timeout[Stop the build after this time and clean up, as after Ctrl-C]:value: ' \
         '--keep-on-failure[After a failure, keep everything and print how to log in]' \
