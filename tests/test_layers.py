@@ -52,6 +52,7 @@ ANYTHING = {
 
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
+    "__main__": {"cli"},
     "errors": set(),
     "late": set(),
     "values": set(),

@@ -24,6 +24,7 @@ EBS = "specs/web-server.yaml"
 FAMILY = "specs/family"
 LOADED: dict[tuple[str, ...], set[str]] = {
     ("--version",): {"click"},
+    (): {"click"},
     ("--help",): {"click"},
     ("local", "--help"): {"click"},
     ("validate", EBS): OF_SPECS,

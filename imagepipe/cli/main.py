@@ -92,9 +92,10 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="imagepipe")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Bake Amazon Machine Images from YAML and copy them to regions, on AWS or (with --local) on this machine.
 
     \b
@@ -103,6 +104,12 @@ def main() -> None:
     imagepipe build web-server.yaml             bake it on AWS
     imagepipe clean --all                       delete the resources of dead runs
     """
+    if context.invoked_subcommand is None:
+        from pathlib import Path
+
+        from imagepipe.cli.here import next_steps
+
+        click.echo(next_steps(Path.cwd(), os.environ))
 
 
 def run() -> NoReturn:

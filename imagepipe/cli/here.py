@@ -1,0 +1,76 @@
+"""The answer to `imagepipe` alone: what this folder has, and which commands come next.
+
+Loads nothing but the standard library and click.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+SUFFIXES = (".yaml", ".yml")  # those of spec/find.py, which would load pydantic
+PROJECT = "imagepipe.yaml"
+MOST_NAMES = 6
+COLUMN = 46
+
+
+def next_steps(folder: Path, environ: Mapping[str, str]) -> str:
+    """Return the lines to print."""
+    lines = ["imagepipe bakes Amazon Machine Images from YAML, on AWS or on this computer.", ""]
+    specs = _specs(folder)
+    packer = sorted(path.name for path in folder.glob("*.pkr.hcl"))
+    if specs:
+        first = specs[0]
+        shown = ", ".join(specs[:MOST_NAMES]) + (f" and {len(specs) - MOST_NAMES} more" * (len(specs) > MOST_NAMES))
+        lines.append(f"This folder has {len(specs)} spec{'s' * (len(specs) != 1)} in specs/: {shown}.")
+        lines += _commands(
+            {
+                "imagepipe validate": "check every spec",
+                f"imagepipe build {first} --local": "bake it here, without an account",
+                f"imagepipe plan {first}": "see what a build on AWS would do and cost",
+                f"imagepipe build {first}": "bake it on AWS",
+            }
+        )
+    else:
+        lines.append("This folder has no specs/ yet.")
+        more = {f"imagepipe convert {packer[0]}": "turn this Packer template into specs"} if packer else {}
+        lines += _commands(
+            {
+                "imagepipe init": "write a project that bakes at once",
+                **more,
+                "imagepipe demo": "bake, boot and fetch a sample here, without an account",
+            }
+        )
+    if _has_runs(environ):
+        lines += [
+            "",
+            "Runs of this computer:",
+            *_commands({"imagepipe runs": "list them", "imagepipe show latest": ""}),
+        ]
+    lines += ["", "All commands: imagepipe --help"]
+    return "\n".join(lines)
+
+
+def _specs(folder: Path) -> list[str]:
+    """Return the names of the files in specs/, without their extension, in order."""
+    try:
+        with os.scandir(folder / "specs") as entries:
+            files = [Path(entry.name) for entry in entries if entry.is_file()]
+    except OSError:
+        return []
+    return sorted(file.stem for file in files if file.suffix in SUFFIXES and file.name != PROJECT)
+
+
+def _has_runs(environ: Mapping[str, str]) -> bool:
+    root = environ.get("XDG_STATE_HOME") or "~/.local/state"
+    try:
+        with os.scandir(Path(root).expanduser() / "imagepipe" / "runs") as entries:
+            return any(True for _ in entries)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return False
+
+
+def _commands(commands: Mapping[str, str]) -> Iterator[str]:
+    for command, purpose in commands.items():
+        yield f"  {command:<{COLUMN}}{purpose}".rstrip()
