@@ -19,7 +19,8 @@ Describe = Callable[[Sequence[str]], Mapping[str, Mapping[str, Any]]]
 
 FIRST_SECONDS = 0.05
 """First pause in seconds; the first Describe comes after half of it, because nothing is ready at once."""
-LONGEST_SECONDS = 2.0
+LONGEST_SECONDS = 1.0
+"""Longest pause: one call a second serves all builds of a process, a twentieth of the rate that EC2 allows an account."""
 GROWTH = 1.5
 GAP_SECONDS = 0.05
 LONGEST_GAP_SECONDS = 1.0
@@ -76,7 +77,7 @@ class Poller:
 
         `operation` is for messages: `waiting for image ami-1 in us-east-1`; `state` describes the last state.
         Raises CloudError at the deadline; exceptions of `settled` and `cancel` are passed on. Notices a change within
-        2 s.
+        a second.
         """
         waiter = _Waiter(kind, id, due=self._clock.monotonic() + FIRST_SECONDS / 2)
         self._add(waiter)

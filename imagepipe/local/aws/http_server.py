@@ -13,7 +13,7 @@ from cheroot import wsgi
 from imagepipe.local.aws.protocol.paths import CLOSE, SEVER
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-THREADS = 48  # 50 builds poll every 0.2 to 2 s; an answer takes milliseconds
+THREADS = 48  # 50 builds poll every 0.2 to 1 s; an answer takes milliseconds
 HEADER_BYTES = 1 << 16
 
 
