@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from imagepipe.values import HostPorts
 if TYPE_CHECKING:
     from imagepipe.local.store import Store
 
+BOOT_SECONDS = 120.0  # a machine that QEMU emulates takes up to 85 s
 ENDED = ("shutting-down", "terminated")
 USERS = (("ubuntu", "ubuntu"), ("al20", "ec2-user"), ("amzn", "ec2-user"), ("fedora", "fedora"))
 """Parts of image names, and the users of such images."""
@@ -90,13 +93,15 @@ def ssh(root: Path | None, instance: str, command: tuple[str, ...], key: Path | 
     program = shutil.which("ssh")
     if program is None:
         raise UsageError("the program ssh was not found", hint="apt-get install openssh-client")
+    port, host = found.ports.of(22), str(found.instance["PrivateIpAddress"])
     words = [
-        *("ssh", "-i", str(key or _key_of(found)), "-o", "IdentitiesOnly=yes", "-p", str(found.ports.of(22))),
+        *("ssh", "-i", str(key or _key_of(found)), "-o", "IdentitiesOnly=yes", "-p", str(port)),
         *("-o", f"HostKeyAlias={found.id}", "-o", f"UserKnownHostsFile={store.root / 'known_hosts'}"),
         *("-o", "StrictHostKeyChecking=accept-new"),
-        f"{user or _user_of(found)}@{found.instance['PrivateIpAddress']}",
+        f"{user or _user_of(found)}@{host}",
         *command,
     ]
+    _await_ssh(found.id, host, port)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(program, words)  # noqa: S606 - no shell is wanted here
@@ -127,6 +132,25 @@ def _find(store: Store, word: str) -> _Found:
     if matching:
         raise UsageError(f"several instances begin with '{word}': {_ids(matching)}")
     raise UsageError(f"the local cloud has no instance '{word}'", hint=f"its instances: {_ids(found) or 'none'}")
+
+
+def _await_ssh(id: str, host: str, port: int) -> None:
+    """Wait until sshd answers: an instance is `running` before it has booted. Raises ConnectError."""
+    end = time.monotonic() + BOOT_SECONDS
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=5) as connection:
+                if connection.recv(4) == b"SSH-":
+                    return
+                problem = "something else than SSH answers"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if time.monotonic() > end:
+            raise ConnectError(
+                f"logging in to {id}: no SSH at {host}:{port} within {BOOT_SECONDS:g} s: {problem}",
+                hint=f"its security group must open port 22 for 127.0.0.1; what it printed: imagepipe local console {id}",
+            )
+        time.sleep(0.2)
 
 
 def _ids(found: Sequence[_Found]) -> str:
