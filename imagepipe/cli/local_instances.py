@@ -148,7 +148,7 @@ def _await_ssh(id: str, host: str, port: int) -> None:
         if time.monotonic() > end:
             raise ConnectError(
                 f"logging in to {id}: no SSH at {host}:{port} within {BOOT_SECONDS:g} s: {problem}",
-                hint=f"its security group must open port 22 for 127.0.0.1; what it printed: imagepipe local console {id}",
+                hint=f"its security group must open port 22 for 127.0.0.1; its console: imagepipe local console {id}",
             )
         time.sleep(0.2)
 

@@ -20,7 +20,7 @@ Describe = Callable[[Sequence[str]], Mapping[str, Mapping[str, Any]]]
 FIRST_SECONDS = 0.05
 """First pause in seconds; the first Describe comes after half of it, because nothing is ready at once."""
 LONGEST_SECONDS = 1.0
-"""Longest pause: one call a second serves all builds of a process, a twentieth of the rate that EC2 allows an account."""
+"""Longest pause: one call a second serves all builds of a process, a twentieth of the rate that EC2 allows."""
 GROWTH = 1.5
 GAP_SECONDS = 0.05
 LONGEST_GAP_SECONDS = 1.0
