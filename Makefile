@@ -4,6 +4,7 @@
 #   make test    check, and the tests that boot real instances (root)
 #   make test-emulated   the tests of whole systems in QEMU without KVM, which take minutes each (root)
 #   make reliability   kills, stops, faults, planted secrets, bad input: a table that fails where it is short (root)
+#   make site    the docs as a site
 #   make fuzz    readers with examples by the ten thousand (EXAMPLES=20000)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +17,7 @@ SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iprout
 SYSTEM_ROOTLESS := uidmap qemu-system-x86 qemu-utils
 SYSTEM_TEST := openssh-server awscli packer zsh fish xfsprogs qemu-system-arm qemu-efi-aarch64 $(SYSTEM_ROOTLESS)
 
-.PHONY: setup model demo check test test-emulated lint types bench bench-smoke reliability fuzz docs constraints clean
+.PHONY: setup model site demo check test test-emulated lint types bench bench-smoke reliability fuzz docs constraints clean
 .DELETE_ON_ERROR:
 
 setup: .setup/system .setup/python
@@ -71,7 +72,7 @@ check: setup .setup/system-test lint types
 # Four files of tests at once, each with clouds of its own: 17 minutes on two cores. A guest's own boot is most of that, so
 # a test that is not about the machine uses one that does not boot (the fixture `quick`). The longest files begin first
 # (tests/machine/conftest.py); xdist would begin with the files that have the most tests.
-test: check
+test: check site
 	$(BIN)/pytest -q -m "machine and not emulated" -n 4 --dist loadfile --no-loadscope-reorder
 
 # Whole systems in QEMU without KVM: minutes for each test. QEMU's shorter tests are in `make test`.
@@ -116,6 +117,15 @@ docs: setup
 	$(BIN)/python -m docs.generate.commands docs/reference/commands.md
 	$(BIN)/python -m docs.generate.completion imagepipe/cli/completions
 	$(BIN)/python -m docs.generate.local_cloud docs/reference/local-cloud.md
+
+# The docs as a site, in .setup/site/. Warnings are errors: a link that leads nowhere, a page that no list has.
+.setup/site-tools: .setup/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[site]'
+	@touch $@
+
+site: .setup/site-tools
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs .setup/site
+	@echo "the site is .setup/site/index.html"
 
 # constraints.txt: what set-up installs here. requirements.txt: what imagepipe alone needs, with hashes, for every platform.
 constraints: setup
