@@ -6,7 +6,7 @@ from imagepipe import __version__
 
 project = "imagepipe"
 author = "the authors of imagepipe"
-copyright = "the authors of imagepipe, Apache-2.0"  # noqa: A001 - Sphinx's name
+copyright = "the authors of imagepipe, Apache-2.0"
 version = release = __version__
 extensions = ["myst_parser"]
 exclude_patterns = ["generate"]

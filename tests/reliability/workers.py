@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,16 +238,30 @@ class Chaos:
         images = self._images()
         if len(images) != IMAGES or (self._wanted and images != self._wanted):
             self.found.wrong.append(f"{build_id}: {len(images)} images, and not the {IMAGES} of an undisturbed build")
-        launched = self._lab.bakery.admin("GET", "calls").get("ec2:RunInstances", 0)
-        if launched > len(self._names):
-            self.found.wrong.append(
-                f"{build_id}: RunInstances was called {launched} times for {len(self._names)} specs"
-            )
         runs = json.loads(out)["runs"].values()
+        launched = self._launched_of(runs)
+        if len(launched) != len(self._names):
+            calls = self._lab.bakery.admin("GET", "calls").get("ec2:RunInstances", 0)
+            self.found.wrong.append(
+                f"{build_id}: {len(launched)} instances in {calls} calls for {len(self._names)} specs: {launched}"
+            )
         listed = json.loads(self._lab.bakery("runs", "--local", "--format", "json", **self._lab.env).out)
         states = {row["run"]: row["state"] for row in listed if row["run"] in runs}
         if set(states.values()) != {"succeeded"}:
             self.found.wrong.append(f"{build_id}: {states}")
+
+    def _launched_of(self, runs: Iterable[str]) -> dict[str, str]:
+        """Return the runs of all instances, those that have ended among them.
+
+        A call that is repeated with its token launches nothing: EC2 returns the instance of the first one.
+        """
+        tagged = [{"Name": "tag:imagepipe:run", "Values": list(runs)}]
+        pages = self._lab.bakery.client().get_paginator("describe_instances").paginate(Filters=tagged)
+        instances = [each for page in pages for group in page["Reservations"] for each in group["Instances"]]
+        return {
+            each["InstanceId"]: next(tag["Value"] for tag in each["Tags"] if tag["Key"] == "imagepipe:run")
+            for each in instances
+        }
 
     def _images(self) -> list[dict[str, Any]]:
         found = [alike(region, image) for region, image in own_images(self._lab.bakery)]
