@@ -29,6 +29,7 @@ COMMANDS = {
         "Print the CI jobs that bake specs, without the unchanged ones.",
     ),
     "graph": ("imagepipe.cli.graph:graph", "Draw specs and their bases, or the stages of one spec."),
+    "convert": ("imagepipe.cli.convert:convert", "Turn a Packer template into specs; lists what has no counterpart."),
     "provisioners": ("imagepipe.cli.provisioners:provisioners", "List the provisioners that a spec can use."),
     "policy": ("imagepipe.cli.policy:policy", "Print the IAM policy that specs need; contacts no cloud."),
     "resume": ("imagepipe.cli.resume:resume", "Resume a run whose process died."),
