@@ -27,6 +27,7 @@ class ConvertOptions:
 
     file: str
     folder: str
+    var_files: tuple[str, ...]
     force: bool
     dry_run: bool
     output: str
@@ -38,6 +39,7 @@ Examples:
   imagepipe convert web.pkr.hcl
   imagepipe convert packer/ --output specs
   imagepipe convert web.json --dry-run
+  imagepipe convert web.pkr.hcl --var-file prod.pkrvars.hcl
   imagepipe convert web.pkr.hcl --force --format json
   imagepipe convert web.pkr.hcl && imagepipe validate
 """
@@ -50,6 +52,13 @@ Examples:
     show_default=True,
     metavar="DIR",
     help="Write the specs into this folder.",
+)
+@click.option(
+    "--var-file",
+    "var_files",
+    multiple=True,
+    metavar="FILE",
+    help="Use the values of a variable file of Packer, *.pkrvars.hcl or JSON, as defaults; repeatable.",
 )
 @click.option("--force", is_flag=True, help="Overwrite specs that exist.")
 @click.option("--dry-run", is_flag=True, help="Print the specs and write nothing.")
@@ -67,7 +76,8 @@ def convert(options: ConvertOptions) -> int:
         raise UsageError(
             f"reading {options.file}: the file does not exist", hint="name a Packer template, or its folder"
         )
-    conversion = convert_template(path, Path(options.folder), working=Path.cwd())
+    var_files = [Path(each) for each in options.var_files]
+    conversion = convert_template(path, Path(options.folder), working=Path.cwd(), var_files=var_files)
     if not options.dry_run:
         _write(conversion, force=options.force)
     if options.output == "json":

@@ -60,12 +60,15 @@ class Conversion:
     problems: tuple[Unconverted, ...]
 
 
-def convert(path: Path, output: Path, *, working: Path) -> Conversion:
-    """Convert a template into specs for the folder `output`. Writes nothing. Raises SpecError if it is no template."""
+def convert(path: Path, output: Path, *, working: Path, var_files: Sequence[Path] = ()) -> Conversion:
+    """Convert a template into specs for the folder `output`. Writes nothing. Raises SpecError if it is no template.
+
+    The values of `var_files` are the defaults of the specs' variables.
+    """
     shown = str(path)
     root = (path if path.is_dir() else path.parent).resolve()
     evaluator = Evaluator(Names(), Folders(root, working), Listing())
-    template = read(path, shown, evaluator)
+    template = read(path, shown, evaluator, var_files)
     converter = _Converter(template, evaluator, output, shown)
     specs = [spec for build in template.builds for spec in converter.build(build)]
     return Conversion(tuple(specs), tuple(evaluator.listing.sorted()))
@@ -249,7 +252,9 @@ class _Converter:
         document = draft.document()
         used = variables_of(document)
         variables = {
-            self.template.variables[name].name: _variable(self.template.variables[name])
+            self.template.variables[name].name: _variable(
+                self.template.variables[name], is_required=name in self.evaluator.required
+            )
             for name in self.template.variables
             if name in used
         }
@@ -289,9 +294,9 @@ def _provision(steps: Sequence[Step], items: Sequence[Value]) -> Iterator[str]:
             yield from list_item(next(remaining), 2)
 
 
-def _variable(variable: Variable) -> dict[str, Value]:
+def _variable(variable: Variable, *, is_required: bool) -> dict[str, Value]:
     found: dict[str, Value] = {}
-    if variable.default is not UNSET:
+    if variable.default is not UNSET and not (is_required and variable.default in (None, "")):
         found["default"] = "" if variable.default is None else variable.default
     if variable.description:
         found["description"] = variable.description

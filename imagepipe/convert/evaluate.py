@@ -56,6 +56,7 @@ MAX_TEXT = 1_000_000
 WRITE_IT = "write the value into the spec"
 BUILD_NAMES = {"SourceAMI": "source.id", "SourceAMIName": "source.name", "SourceAMIOwner": "source.owner"}
 """Values of Packer's build, with their names in a spec."""
+SOURCE_ID = Symbol("source.id")
 _OPERATORS: dict[str, Callable[[Value, Value], Value]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -107,6 +108,8 @@ class Evaluator:
         self.loops: dict[str, Value] = {}
         self.open_locals: set[str] = set()
         self.steps = 0
+        self.required: set[str] = set()
+        """Variables whose empty default means that a value must be set."""
 
     def evaluate(self, expression: Expression) -> Value:
         """Return the value of an expression. Raises LeftOut if it has none here."""
@@ -134,7 +137,9 @@ class Evaluator:
         if name in self.names.missing_lists:
             raise LeftOut(at, f"variable `{name}` is a list or an object without a default", WRITE_IT)
         if name not in self.names.variables:
-            more = "" if self.names.is_folder else "; if another file of the folder declares it, convert the folder"
+            more = ", or pass --var-file" + (
+                "" if self.names.is_folder else "; convert the folder if it has more files"
+            )
             raise LeftOut(at, f"variable `{name}` is not declared", f"declare it{more}")
         if name in self.names.lists:
             self.listing.add(
@@ -239,6 +244,8 @@ class Evaluator:
             raise LeftOut(at, f"{kind} in a string", "write the text into the spec")
         if isinstance(value, bool | int | float):
             return to_string(value)
+        if isinstance(value, Ami) and (value.kind, value.name) == self.source.data:
+            return SOURCE_ID
         if not isinstance(value, str | Symbol | Text):
             raise LeftOut(at, "the result of a data source or of timeadd in a string", WRITE_IT)
         return value

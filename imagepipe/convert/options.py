@@ -6,11 +6,21 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from imagepipe.convert.evaluate import Evaluator
+from imagepipe.convert.evaluate import SOURCE_ID, Evaluator
 from imagepipe.convert.go_templates import expand
 from imagepipe.convert.listing import Listing
 from imagepipe.convert.syntax import Attribute, Block, Body, Expression, ListOf, Literal, Name, ObjectOf, Place
-from imagepipe.convert.values import LeftOut, Symbol, Text, Value, is_deferred, to_string, variables_of, with_defaults
+from imagepipe.convert.values import (
+    Ami,
+    LeftOut,
+    Symbol,
+    Text,
+    Value,
+    is_deferred,
+    to_string,
+    variables_of,
+    with_defaults,
+)
 from imagepipe.spec.packer import WORDS
 
 UNEXPANDED = frozenset({"execute_command", "start_command"})
@@ -63,12 +73,20 @@ class Options:
         option = self.values.get(name)
         return option is not None and with_defaults(option.value) not in (None, "", False, [], {})
 
+    def required(self, name: str) -> Value:
+        """Return a text as `text` does; a variable that is empty by default must be set in the spec."""
+        option = self.values.get(name)
+        if option is not None and isinstance(option.value, Symbol | Text) and with_defaults(option.value) in (None, ""):
+            self.evaluator.required |= variables_of(option.value)
+            return self.raw(name)
+        return self.text(name)
+
     def text(self, name: str) -> Value:
         """Return a string, symbol or text; None if the option is absent or empty."""
         option = self.values.get(name)
         if option is None:
             return None
-        value = option.value
+        value = self._without_ami(option.value)
         if isinstance(value, Symbol | Text):
             if with_defaults(value) in (None, ""):
                 self._empty_by_default(name, value)
@@ -80,6 +98,12 @@ class Options:
             value = None
         self.values.pop(name, None)
         return None if value == "" else value
+
+    def _without_ami(self, value: Value) -> Value:
+        """Return the id of the source image for its data source."""
+        if isinstance(value, Ami) and (value.kind, value.name) == self.evaluator.source.data:
+            return SOURCE_ID
+        return value
 
     def _empty_by_default(self, name: str, value: Value) -> None:
         names = " and ".join(f"var.{each}" for each in sorted(variables_of(value))) or "the build"
@@ -170,7 +194,8 @@ class Options:
         if not isinstance(value, dict):
             self.listing.add(option.at, f"{self.owner}'s `{name}` is not a mapping", _counterpart(name))
             return {}
-        for key, item in value.items():
+        for key, given in value.items():
+            item = self._without_ami(given)
             if isinstance(item, str | Symbol | Text):
                 found[key] = item
             elif isinstance(item, bool | int | float):

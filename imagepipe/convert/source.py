@@ -128,7 +128,8 @@ def _source(options: Options, draft: Draft, data: OutsideAmi) -> None:
         else:
             draft.put(at, _filter(found), "source", "ami")
         return
-    if option is not None and (ami := options.text("source_ami")) is not None:
+    has_filter = "source_ami_filter" in options.values
+    if option is not None and (ami := (options.text if has_filter else options.required)("source_ami")) is not None:
         options.skip("source_ami_filter")
         draft.put(at, ami, "source", "ami")
         return
@@ -182,7 +183,7 @@ def _launch(options: Options, draft: Draft) -> None:
     at = options.place("region")
     put(at, options.text("region"), "launch", "region")
     at = options.place("instance_type")
-    kind = options.text("instance_type")
+    kind = options.required("instance_type")
     kinds = [kind] if kind is not None else []
     if not kinds:
         at = options.place("spot_instance_types")
@@ -319,7 +320,7 @@ def _tags(options: Options, mapping: str, block: str) -> dict[str, Value]:
 def _ssh(options: Options, draft: Draft) -> None:
     put = draft.put
     at = options.place("ssh_username")
-    user = options.text("ssh_username")
+    user = options.required("ssh_username")
     if user is None:
         raise LeftOut(at, f"{options.owner} has no `ssh_username`", "add it to the template: imagepipe requires it")
     put(at, user, "launch", "ssh", "user")
@@ -378,7 +379,7 @@ def duration_of(text: str | None, at: Place, options: Options) -> str | None:
 def _output(options: Options, draft: Draft) -> None:
     put = draft.put
     at = options.place("ami_name")
-    name = options.text("ami_name")
+    name = options.required("ami_name")
     if name is None:
         raise LeftOut(at, f"{options.owner} has no `ami_name` that is known now", "write output.name in the template")
     put(at, name, "output", "name")
@@ -432,13 +433,13 @@ def _bundle(options: Options, draft: Draft) -> None:
     put = draft.put
     put(options.at, "instance-store", "output", "type")
     at = options.place("s3_bucket")
-    bucket = options.text("s3_bucket")
+    bucket = options.required("s3_bucket")
     if isinstance(bucket, str) and "/" in bucket:
         bucket, _, prefix = bucket.partition("/")
         put(at, prefix.strip("/") or None, "output", "prefix")
     put(at, bucket, "output", "bucket")
     at = options.place("account_id")
-    account = options.text("account_id")
+    account = options.required("account_id")
     put(at, account.replace("-", "") if isinstance(account, str) else account, "output", "account")
     for name, key in (("x509_cert_path", "certificate"), ("x509_key_path", "private_key")):
         at = options.place(name)

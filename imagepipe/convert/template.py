@@ -24,6 +24,7 @@ from imagepipe.convert.syntax import (
     Name,
     ObjectOf,
     Place,
+    TemplateString,
 )
 from imagepipe.convert.values import TIME_DIGITS, UNSET, LeftOut, Symbol, Value, is_deferred, to_string
 from imagepipe.errors import Problem, SpecError
@@ -103,8 +104,9 @@ class Template:
     builds: list[Build] = field(default_factory=list)
 
 
-def read(path: Path, shown: str, evaluator: Evaluator) -> Template:
-    """Read a template from a file or a folder. Raises SpecError if it is not one."""
+def read(path: Path, shown: str, evaluator: Evaluator, var_files: Sequence[Path] = ()) -> Template:
+    """Read a template from a file or a folder, with variable files. Raises SpecError if it is not one."""
+    more = [attribute for file in var_files for attribute in _body(file, str(file)).attributes()]
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if each.name.endswith((HCL_SUFFIX, HCL_JSON_SUFFIX)))
         if not files:
@@ -113,7 +115,9 @@ def read(path: Path, shown: str, evaluator: Evaluator) -> Template:
         evaluator.names.is_folder = True
         values = sorted(each for each in path.iterdir() if each.name.endswith(VALUES_SUFFIX))
         bodies = [_body(file, str(Path(shown) / file.name)) for file in files]
-        given = [attribute for file in values for attribute in _body(file, str(Path(shown) / file.name)).attributes()]
+        given = [
+            attribute for file in values for attribute in _body(file, str(Path(shown) / file.name)).attributes()
+        ] + more
         return _from_hcl(path.resolve().name, bodies, given, shown, evaluator)
     text = read_template(path, shown)
     stem = re.sub(r"(\.pkr)?\.(hcl|json|pkr)$", "", path.name) or "template"
@@ -127,20 +131,27 @@ def read(path: Path, shown: str, evaluator: Evaluator) -> Template:
             else set()
         )
         if isinstance(value, ObjectOf) and "builders" in keys:
-            return _from_legacy_json(stem, value, evaluator)
+            return _from_legacy_json(stem, value, more, evaluator)
         if isinstance(value, ObjectOf) and keys & {"source", "build"}:
-            return _from_hcl(stem, [_body_of_json(value)], [], shown, evaluator)
+            return _from_hcl(stem, [_body_of_json(value)], more, shown, evaluator)
         hint = "a JSON template has the key `builders`"
         raise SpecError([Problem(shown, 0, 0, "the file is JSON, but not a Packer template", hint=hint)])
-    return _from_hcl(stem, [parse_hcl(text, shown)], [], shown, evaluator)
+    return _from_hcl(stem, [parse_hcl(text, shown)], more, shown, evaluator)
 
 
 def _body(file: Path, shown: str) -> Body:
     text = read_template(file, shown)
     if file.name.endswith(".json"):
         value = parse_json(text, shown)
-        return _body_of_json(value) if isinstance(value, ObjectOf) else Body(value.at, ())
+        if file.name.endswith(HCL_JSON_SUFFIX):
+            return _body_of_json(value) if isinstance(value, ObjectOf) else Body(value.at, ())
+        pairs = value.items if isinstance(value, ObjectOf) else ()
+        return Body(value.at, tuple(Attribute(key.at, _key(key), item) for key, item in pairs))
     return parse_hcl(text, shown)
+
+
+def _key(key: Expression) -> str:
+    return to_string(key.value) if isinstance(key, Literal) else ""
 
 
 # HCL2
@@ -259,6 +270,12 @@ def _declare(template: Template, name: str, block: Block, given: Attribute | Non
     value: Value = UNSET
     if default is not None:
         expression = default.value
+        if (
+            isinstance(expression, TemplateString)
+            and len(expression.parts) == 1
+            and isinstance(expression.parts[0], Call)
+        ):
+            expression = expression.parts[0]
         if isinstance(expression, Call) and expression.function == "env" and len(expression.arguments) == 1:
             named = expression.arguments[0]
             env = to_string(named.value) if isinstance(named, Literal) else None
@@ -347,14 +364,15 @@ def safe_name(name: str) -> str:
 # JSON
 
 
-def _from_legacy_json(stem: str, value: ObjectOf, evaluator: Evaluator) -> Template:
+def _from_legacy_json(stem: str, value: ObjectOf, given: Sequence[Attribute], evaluator: Evaluator) -> Template:
     template = Template(stem, evaluator.names)
     keys = {to_string(key.value): item for key, item in value.items if isinstance(key, Literal)}
     secrets = set(_literals(keys.get("sensitive-variables")))
     variables = keys.get("variables")
-    for key, item in variables.items if isinstance(variables, ObjectOf) else ():
-        if isinstance(key, Literal):
-            _declare_legacy(template, key, item, secrets, evaluator)
+    pairs = variables.items if isinstance(variables, ObjectOf) else ()
+    declared = {to_string(key.value): item for key, item in pairs if isinstance(key, Literal)}
+    declared |= {attribute.name: attribute.value for attribute in given}
+    _declare_legacy(template, declared, secrets, evaluator)
     sources = []
     for index, builder in enumerate(_objects(keys["builders"])):
         kind = _literal(builder, "type")
@@ -362,7 +380,7 @@ def _from_legacy_json(stem: str, value: ObjectOf, evaluator: Evaluator) -> Templ
         if not kind:
             evaluator.listing.add(builder.at, f"builder {index + 1} has no `type`", "add it to the template")
             continue
-        sources.append(SourceUse(builder.at, kind, name or stem, (builder,)))
+        sources.append(SourceUse(builder.at, kind, _expanded_name(name, builder.at, evaluator) or stem, (builder,)))
     provisioners = list(_actions(keys.get("provisioners"), evaluator))
     others = list(_actions(keys.get("post-processors"), evaluator))
     known = {"builders", "variables", "sensitive-variables", "provisioners", "post-processors", "description"}
@@ -377,21 +395,51 @@ def _from_legacy_json(stem: str, value: ObjectOf, evaluator: Evaluator) -> Templ
 
 
 def _declare_legacy(
-    template: Template, key: Literal, item: Expression, secrets: set[str], evaluator: Evaluator
+    template: Template, declared: dict[str, Expression], secrets: set[str], evaluator: Evaluator
 ) -> None:
-    name, env = to_string(key.value), None
+    """Declare variables; those that are made of other variables come after them."""
+    waiting: dict[str, LeftOut | None] = dict.fromkeys(declared)
+    is_done = False
+    while waiting and not is_done:
+        is_done = True
+        for name in list(waiting):
+            try:
+                _declare_one(template, name, declared[name], name in secrets, evaluator)
+            except LeftOut as error:
+                waiting[name] = error
+            else:
+                del waiting[name]
+                is_done = False
+    for name, reason in waiting.items():
+        if reason is not None:
+            evaluator.listing.add(reason.at, f"variable `{name}`: {reason.what}", reason.instead)
+            _add(template, name, Variable(safe_name(name), UNSET, sensitive=name in secrets))
+
+
+def _declare_one(template: Template, name: str, item: Expression, is_secret: bool, evaluator: Evaluator) -> None:
+    env = None
     value: Value = UNSET
     if isinstance(item, Literal) and item.value is not None:
         text = to_string(item.value)
         env = environment_name(text)
-        try:
-            value = "" if env else expand(text, item.at, evaluator)
-        except LeftOut as error:
-            evaluator.listing.add(error.at, f"variable `{name}`: {error.what}", error.instead)
-    if is_deferred(value) or (isinstance(value, str) and any(digit in value for digit in TIME_DIGITS)):
+        value = "" if env else expand(text, item.at, evaluator)
+    elif not isinstance(item, Literal):
+        value = evaluator.settle(evaluator.evaluate(item), item.at, f"variable `{name}`")
+    if isinstance(value, list | dict):
+        template.names.lists[name] = item.at
+        template.names.variables[name] = value
+    elif is_deferred(value) or (isinstance(value, str) and any(digit in value for digit in TIME_DIGITS)):
         template.names.variables[name] = value  # made of other variables or of the build's time
-        return
-    _add(template, name, Variable(safe_name(name), value, env=env, sensitive=name in secrets))
+    else:
+        _add(template, name, Variable(safe_name(name), value, env=env, sensitive=is_secret))
+
+
+def _expanded_name(name: str, at: Place, evaluator: Evaluator) -> str:
+    """Return the name of a builder, which may be a template; empty if its value is not known."""
+    try:
+        return to_string(evaluator.settle(expand(name, at, evaluator), at, "the name of a builder"))
+    except LeftOut:
+        return ""
 
 
 def _actions(value: Expression | None, evaluator: Evaluator) -> Iterator[Action]:
