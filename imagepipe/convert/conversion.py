@@ -14,7 +14,7 @@ from imagepipe.convert.listing import Listing, Unconverted
 from imagepipe.convert.options import Option, Options, options_of
 from imagepipe.convert.places import Folders
 from imagepipe.convert.source import convert_source
-from imagepipe.convert.steps import StepMaker
+from imagepipe.convert.steps import SUPPORTED, StepMaker
 from imagepipe.convert.syntax import Attribute, Body, Expression, Literal, ObjectOf, Place
 from imagepipe.convert.template import Action, Build, SourceUse, Template, Variable, read
 from imagepipe.convert.values import UNSET, Ami, LeftOut, Symbol, Text, Value, template_of, variables_of
@@ -131,7 +131,8 @@ class _Converter:
         self.listing.start()
         before = len(maker.steps)
         skipped = frozenset({"only", "except", "type"})
-        options = options_of(action.at, action.type, [action.body], self.evaluator, skipped=skipped)
+        kept = action.body if action.type in SUPPORTED else Body(action.at, ())
+        options = options_of(action.at, action.type, [kept], self.evaluator, skipped=skipped)
         try:
             self._override(options, build, source)
             maker.add(action.type, options)
@@ -266,7 +267,7 @@ class _Converter:
         document = _plain(self._document(draft), folder)
         origin = _relative(str(Path(self.shown).absolute()), self.output)
         lines = [comment(f"Converted from {origin} by imagepipe convert.")]
-        lines += [comment(f"TODO {note.text()}") for note in draft.notes]
+        lines += [_todo(note) for note in draft.notes]
         for key, value in document.items():
             if key not in ("imagepipe", "name"):
                 lines.append("")
@@ -275,8 +276,13 @@ class _Converter:
             else:
                 lines += block_of({key: value}, 0)
         if "provision" not in document:
-            lines += [comment(f"TODO {note.text()}") for step in draft.steps for note in step.notes]
+            lines += [_todo(note) for step in draft.steps for note in step.notes]
         return "\n".join(lines) + "\n"
+
+
+def _todo(note: Unconverted) -> str:
+    place = f"{Path(note.file).name}:{note.line}"
+    return comment(f"TODO {place}: {note.what}: {note.instead}")
 
 
 def _last(removed: Sequence[str | int], path: Sequence[str | int]) -> str:
@@ -289,7 +295,7 @@ def _provision(steps: Sequence[Step], items: Sequence[Value]) -> Iterator[str]:
     remaining = iter(items)
     for step in steps:
         for note in step.notes:
-            yield f"  {comment(f'TODO {note.text()}')}"
+            yield f"  {_todo(note)}"
         if step.keys:
             yield from list_item(next(remaining), 2)
 

@@ -25,6 +25,8 @@ from imagepipe.spec.packer import WORDS
 
 UNEXPANDED = frozenset({"execute_command", "start_command"})
 """Options whose `{{ … }}` are read by their own conversion."""
+ITEM_BY_ITEM = frozenset({"environment_vars"})
+"""Lists that keep their other items if one has no value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Options:
         self.owner = owner
         self.values = values
         self.evaluator = evaluator
+        self.failed: frozenset[str] = frozenset()
+        """Options that are listed, because they cannot be evaluated."""
 
     @property
     def listing(self) -> Listing:
@@ -107,7 +111,7 @@ class Options:
 
     def _empty_by_default(self, name: str, value: Value) -> None:
         names = " and ".join(f"var.{each}" for each in sorted(variables_of(value))) or "the build"
-        self.leave_out(name, f"is empty by default ({names})", _counterpart(name))
+        self.leave_out(name, f"is empty by default ({names}) and left out", _counterpart(name))
 
     def constant(self, name: str) -> str | None:
         """Return a string that must be known now; None if the option is absent or empty."""
@@ -230,9 +234,22 @@ class Options:
             self.leave_out(name, *instead(name))
 
 
+_ALSO = {
+    "iam_instance_profile": "launch.iam_instance_profile",
+    "region": "launch.region",
+    "tags": "output.tags",
+    "user_data": "launch.user_data",
+    "vpc_id": "launch.subnets, with subnets of that VPC",
+    "boot_mode": "output.boot_mode",
+}
+"""Keys for options that are not in the table of Packer's terms, because `validate` needs no hint for them."""
+
+
 def _counterpart(name: str) -> str:
-    word = WORDS.get(name)
-    return f"in place of it: {word}" if word else "write the value into the spec"
+    word = _ALSO.get(name) or WORDS.get(name)
+    if word is None:
+        return "write the value into the spec"
+    return word if word.startswith("nothing") else f"set {word}"
 
 
 def options_of(
@@ -240,6 +257,7 @@ def options_of(
 ) -> Options:
     """Evaluate the options of blocks or objects; later ones override earlier ones. Those without a value are listed."""
     values: dict[str, Option] = {}
+    failed: set[str] = set()
     for body in bodies:
         blocks: dict[str, list[Value]] = {}
         for item in _items_of(body):
@@ -250,7 +268,11 @@ def options_of(
                 option = _evaluated(item, owner, evaluator)
                 if option is not None:
                     values[item.name] = option
-    return Options(at, owner, values, evaluator)
+                else:
+                    failed.add(item.name)
+    found = Options(at, owner, values, evaluator)
+    found.failed = frozenset(failed)
+    return found
 
 
 def _items_of(body: Body | ObjectOf) -> Iterator[Attribute | Block]:
@@ -309,10 +331,22 @@ def _evaluated(attribute: Attribute, owner: str, evaluator: Evaluator) -> Option
             items = [each for each in attribute.value.items if isinstance(each, ObjectOf)]
             inner = [options_of(each.at, name, [each], evaluator, skipped=frozenset()) for each in items]
             return Option(attribute.at, inner)
+        if isinstance(attribute.value, ListOf) and attribute.name in ITEM_BY_ITEM:
+            return Option(attribute.at, _items(attribute.value, owner, evaluator))
         return Option(attribute.at, _value(attribute.value, attribute.name, evaluator))
     except LeftOut as error:
         evaluator.listing.add(error.at, f"{owner}'s `{attribute.name}`: {error.what}", error.instead)
         return None
+
+
+def _items(expression: ListOf, owner: str, evaluator: Evaluator) -> list[Value]:
+    found: list[Value] = []
+    for item in expression.items:
+        try:
+            found.append(_value(item, "", evaluator))
+        except LeftOut as error:
+            evaluator.listing.add(error.at, f"{owner}: {error.what}", error.instead)
+    return found
 
 
 def _object(expression: ObjectOf, owner: str, evaluator: Evaluator) -> dict[str, Value]:

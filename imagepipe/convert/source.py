@@ -456,7 +456,7 @@ def _publish(options: Options, draft: Draft) -> None:
         put(at, options.strings(name), "publish", "share", key)
     at = options.place("ami_groups")
     for group in options.strings("ami_groups"):
-        if group == "all":
+        if with_defaults(group) == "all":
             put(at, True, "publish", "share", "public")
         else:
             options.listing.add(

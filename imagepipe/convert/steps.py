@@ -47,6 +47,10 @@ _FOLDERS = frozenset({"/", "/tmp", "/var/tmp", "/root", "/opt", "/etc", "/usr/lo
 _STAGING = "/tmp/packer-provisioner-ansible-local"  # noqa: S108 - the name that Packer uses
 
 
+SUPPORTED = frozenset({"shell", "file", "ansible-local", "breakpoint"})
+"""Provisioners whose options are read."""
+
+
 class StepMaker:
     """Makes the steps of one spec, in order."""
 
@@ -71,7 +75,7 @@ class StepMaker:
             case "breakpoint" if options.flag("disable"):
                 return
             case _:
-                raise LeftOut(at, f"provisioner `{kind}`", _instead(kind))
+                raise unsupported(kind, at)
         if pause := duration_of(options.constant("pause_after"), options.place("pause_after"), options):
             self._append(at, {"shell": f"sleep {_seconds(pause)}"})
         options.skip(*_NEEDED_NOT)
@@ -95,6 +99,8 @@ class StepMaker:
         if (script := options.text("script")) is not None:
             scripts.append(script)
         if inline is None and not scripts:
+            if options.failed & {"inline", "script", "scripts"}:
+                return
             raise LeftOut(at, "a shell provisioner without `inline`, `script` or `scripts`", "add one of them")
         if inline is not None:
             self._inline(options, inline, shebang, execution, common, disconnects)
@@ -213,6 +219,8 @@ class StepMaker:
         common = self._common(options)
         dest = options.text("destination")
         if dest is None:
+            if "destination" in options.failed:
+                return
             raise LeftOut(at, "a file provisioner without `destination` that is known now", "add it to the template")
         if "content" in options.values:
             content = options.raw("content")
@@ -222,6 +230,8 @@ class StepMaker:
         if (source := options.text("source")) is not None:
             sources.append(source)
         if not sources:
+            if options.failed & {"source", "sources", "content"}:
+                return
             raise LeftOut(at, "a file provisioner without `source` that is known now", "add it to the template")
         for name in sources:
             name = options.evaluator.settle(name, at, "the path of a file")
@@ -353,6 +363,11 @@ def _below(name: str, folder: str | None) -> str | None:
         return None
     inside = posixpath.relpath(name, folder)
     return None if inside.startswith("..") else inside
+
+
+def unsupported(kind: str, at: Place) -> LeftOut:
+    """Return the entry for a provisioner without a counterpart."""
+    return LeftOut(at, f"provisioner `{kind}`", _instead(kind))
 
 
 def _instead(kind: str) -> str:
