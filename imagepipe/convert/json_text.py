@@ -103,8 +103,8 @@ class _Reader:
             self.position += 1
             return ObjectOf(at, ())
         while True:
-            if self.peek() != '"':
-                self.fail("a key in double quotes is expected here")
+            if (first := self.peek()) != '"':
+                self.fail("a key in double quotes is expected here" if first else "the file ends too early")
             key = Literal(self.place(), self.string())
             if self.peek() != ":":
                 self.fail("a colon is expected here")
