@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagepipe.convert.draft import Draft, SourcePath, Step, key_path
+from imagepipe.convert.draft import Draft, KeyPath, SourcePath, Step, key_path
 from imagepipe.convert.evaluate import Evaluator, Names, SourceNames
 from imagepipe.convert.listing import Listing, Unconverted
 from imagepipe.convert.options import Option, Options, options_of
@@ -72,6 +72,25 @@ def convert(path: Path, output: Path, *, working: Path, var_files: Sequence[Path
     converter = _Converter(template, evaluator, output, shown)
     specs = [spec for build in template.builds for spec in converter.build(build)]
     return Conversion(tuple(specs), tuple(evaluator.listing.sorted()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """A part of a spec that `validate` would refuse, and that is left out."""
+
+    at: Place
+    path: KeyPath
+    step: Step | None
+    what: str
+    hint: str | None
+
+    def instead(self) -> str:
+        """Return the way to get the part back."""
+        is_step = self.path[:1] == ("provision",) and len(self.path) == 2
+        left = f"{'the step' if is_step else '.'.join(map(str, self.path))} is left out"
+        if "does not exist" in self.what:
+            return f"{left}; create the file and convert again, or add it later"
+        return f"{left}; {self.hint or 'add it again with a value that imagepipe accepts'}"
 
 
 class _Converter:
@@ -217,34 +236,25 @@ class _Converter:
         """Remove the parts that have errors; return whether the rest is worth another check."""
         document = _plain(self._document(draft), None)
         located = [(key_path(document, error.path.split(".") if error.path else []), error) for error in errors]
-        done: list[tuple[str | int, ...]] = []
+        removals: list[_Removal] = []
         # From the last to the first, so that the indices of the others stay the same.
         for path, error in sorted(located, key=lambda each: [str(part).zfill(6) for part in each[0]], reverse=True):
-            message = error.message.replace(f"{self.evaluator.folders.root}/", "")
-            at = draft.place(path)
-            if any(path[: len(removed)] == removed for removed in done):
+            if any(path[: len(each.path)] == each.path for each in removals):
                 continue
-            shown = error.path if error.path else "the spec"
-            self.listing.start()
-            if (removed := draft.remove(path)) is None:
-                instead = error.hint or "change it in the template, and convert again"
+            message = error.message.replace(f"{self.evaluator.folders.root}/", "")
+            at, step = draft.place(path), draft.step(path)
+            removed = draft.remove(path)
+            if removed is None:
+                shown = error.path or "the spec"
                 what = f"{shown}: {message}; no spec is written for {source.type}.{source.name}"
-                self.listing.add(at, what, instead)
+                self.listing.add(at, what, error.hint or "change it in the template, and convert again")
                 return False
-            done.append(removed)
-            is_step = removed[:1] == ("provision",) and len(removed) == 2
-            left = "the step is left out" if is_step else f"{'.'.join(map(str, removed))} is left out"
-            if "does not exist" in message:
-                instead = f"{left}; create the file and convert again, or add it later"
-            else:
-                instead = f"{left}; {error.hint or 'add it again with a value that imagepipe accepts'}"
-            self.listing.add(at, f"{_last(removed, path)}: {message}", instead)
-            if is_step:
-                index = int(removed[1])
-                step = [each for each in draft.steps if each.keys or each.at == at]
-                target = next((each for each in step if each.at == at and not each.keys), None)
-                if target is not None and index >= 0:
-                    target.notes = [*target.notes, *self.listing.recent]
+            removals.append(_Removal(at, removed, step, f"{_last(removed, path)}: {message}", error.hint))
+        for each in reversed(removals):
+            self.listing.start()
+            self.listing.add(each.at, each.what, each.instead())
+            if each.step is not None:
+                each.step.notes = [*each.step.notes, *self.listing.recent]
             else:
                 draft.notes = [*draft.notes, *self.listing.recent]
         return True

@@ -91,13 +91,18 @@ class Draft:
 
     def place(self, path: KeyPath) -> Place:
         """Return the template's line for a path of the spec."""
-        if path[:1] == ("provision",) and len(path) > 1 and isinstance(path[1], int):
-            steps = [step for step in self.steps if step.keys]
-            return steps[path[1]].at if path[1] < len(steps) else self.at
+        if (step := self.step(path)) is not None:
+            return step.at
         names = tuple(part for part in path if isinstance(part, str))
         while names and names not in self.lines:
             names = names[:-1]
         return self.lines.get(names, self.at)
+
+    def step(self, path: KeyPath) -> Step | None:
+        """Return the step around a path of the spec; None if the path is not in a step."""
+        steps = [step for step in self.steps if step.keys]
+        index = path[1] if path[:1] == ("provision",) and len(path) > 1 else None
+        return steps[index] if isinstance(index, int) and index < len(steps) else None
 
     def remove(self, path: KeyPath) -> KeyPath | None:
         """Remove the smallest part around a path that a spec can lack; return its path, or None if there is none."""
@@ -114,15 +119,13 @@ class Draft:
         return path if _delete(self.keys, path) else None
 
     def _remove_step(self, path: KeyPath) -> KeyPath | None:
-        steps = [step for step in self.steps if step.keys]
-        index = path[1] if len(path) > 1 else None
-        if not isinstance(index, int) or index >= len(steps):
+        step = self.step(path)
+        if step is None:
             return None
-        keys = steps[index].keys
         is_option = len(path) > 2 and (path[2] in _OPTIONS or (path[2] == "env" and len(path) > 3))
         if is_option or path[2:] in (("file", "mode"), ("file", "owner")):
-            return path if _delete(keys, path[2:]) else None
-        steps[index].keys = {}
+            return path if _delete(step.keys, path[2:]) else None
+        step.keys = {}
         return path[:2]
 
 

@@ -83,8 +83,12 @@ def test_hcl2_in_json_is_converted(converted: Convert) -> None:
         "source": {
             "amazon-ebs": {
                 "web": {
-                    "region": "us-east-1", "source_ami": "ami-0123456789abcdef0", "instance_type": "t3.small",
-                    "ssh_username": "admin", "ami_name": "web-{{timestamp}}", "imds_support": "v2.0",
+                    "region": "us-east-1",
+                    "source_ami": "ami-0123456789abcdef0",
+                    "instance_type": "t3.small",
+                    "ssh_username": "admin",
+                    "ami_name": "web-{{timestamp}}",
+                    "imds_support": "v2.0",
                     "tags": {"a": "${local.twice}"},
                 }
             }
