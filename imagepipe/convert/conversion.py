@@ -17,7 +17,7 @@ from imagepipe.convert.source import convert_source
 from imagepipe.convert.steps import SUPPORTED, StepMaker
 from imagepipe.convert.syntax import Attribute, Body, Expression, Literal, ObjectOf, Place
 from imagepipe.convert.template import Action, Build, SourceUse, Template, Variable, read
-from imagepipe.convert.values import UNSET, Ami, LeftOut, Symbol, Text, Value, template_of, variables_of
+from imagepipe.convert.values import UNSET, Ami, LeftOut, Symbol, Text, Value, safe_name, template_of, variables_of
 from imagepipe.convert.yaml_text import block_of, comment, list_item
 from imagepipe.errors import Problem
 from imagepipe.spec.load import load_text
@@ -262,11 +262,12 @@ class _Converter:
     def _document(self, draft: Draft) -> dict[str, Value]:
         document = draft.document()
         used = variables_of(document)
+        declared = self.template.variables | {
+            name: Variable(safe_name(name), UNSET) for name in sorted(self.template.names.undeclared)
+        }
         variables = {
-            self.template.variables[name].name: _variable(
-                self.template.variables[name], is_required=name in self.evaluator.required
-            )
-            for name in self.template.variables
+            variable.name: _variable(variable, is_required=name in self.evaluator.required)
+            for name, variable in declared.items()
             if name in used
         }
         head = {"imagepipe": 1, "name": draft.name, **({"variables": variables} if variables else {})}

@@ -43,6 +43,7 @@ from imagepipe.convert.values import (
     Value,
     expression_of,
     is_deferred,
+    safe_name,
     text_of,
     to_string,
     variables_of,
@@ -93,6 +94,12 @@ class Names:
     """Variables whose values are lists or objects, which a spec cannot declare."""
     missing_lists: dict[str, Place] = field(default_factory=dict)
     """Such variables without a default."""
+    undeclared: set[str] = field(default_factory=set)
+    """Variables that a legacy template uses and does not declare, so that every build must set them."""
+    declares_all: bool = False
+    """True if an unknown variable counts as declared, as in legacy templates."""
+    waiting: set[str] = field(default_factory=set)
+    """Variables that are declared, and whose values are not known yet."""
     is_folder: bool = False
     """True if every file of the folder is read."""
 
@@ -136,6 +143,9 @@ class Evaluator:
         """Return the value of a variable: a symbol, or a constant for a list. Raises LeftOut if it is not declared."""
         if name in self.names.missing_lists:
             raise LeftOut(at, f"variable `{name}` is a list or an object without a default", WRITE_IT)
+        if name not in {*self.names.variables, *self.names.waiting} and self.names.declares_all:
+            self.names.undeclared.add(name)
+            self.names.variables[name] = Symbol(f"var.{safe_name(name)}", UNSET, frozenset({name}))
         if name not in self.names.variables:
             more = ", or pass --var-file" + (
                 "" if self.names.is_folder else "; convert the folder if it has more files"

@@ -8,7 +8,18 @@ from collections.abc import Callable, Sequence
 from imagepipe.convert.evaluate import BUILD_NAMES, WRITE_IT, Evaluator
 from imagepipe.convert.functions import CONSTANT, OUTSIDE, FunctionError, go_date
 from imagepipe.convert.syntax import Place
-from imagepipe.convert.values import BUILD_TIME, RFC_3339, LeftOut, Symbol, Text, Value, text_of, to_string
+from imagepipe.convert.values import (
+    BUILD_TIME,
+    RFC_3339,
+    LeftOut,
+    Symbol,
+    Text,
+    Value,
+    is_deferred,
+    text_of,
+    to_string,
+    variables_of,
+)
 
 _TEMPLATE = re.compile(r"""\{\{-?((?:"(?:[^"\\\n]|\\.)*"|`[^`]*`|[^"`{}]|\}(?!\}))*?)-?\}\}""")
 _TOKEN = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|`([^`]*)`|([.\w-]+)|(\|))""")
@@ -114,6 +125,10 @@ def _command(command: Sequence[tuple[str, str]], piped: list[Value], at: Place, 
         return names[word]
     if word not in _FUNCTIONS:
         raise LeftOut(at, f"the template function `{' '.join(text for _, text in command)}` is not known", _RAW)
+    if word in ("clean_resource_name", "clean_ami_name") and len(arguments) == 1 and is_deferred(arguments):
+        what = f"`{word}` of " + " and ".join(f"var.{name}" for name in sorted(variables_of(arguments)))
+        evaluator.listing.add(at, what, "the value is used as it is; `validate` refuses a name with other characters")
+        return _cleaned(arguments[0])
     try:
         settled = evaluator.settle(arguments, at, f"`{word}`")
         return _FUNCTIONS[word](*settled)
@@ -121,6 +136,13 @@ def _command(command: Sequence[tuple[str, str]], piped: list[Value], at: Place, 
         raise LeftOut(at, str(error), WRITE_IT) from None
     except (TypeError, ValueError, LookupError, AttributeError):
         raise LeftOut(at, f"the template function `{word}` has arguments that do not fit", WRITE_IT) from None
+
+
+def _cleaned(value: Value) -> Value:
+    """Clean the constant parts of a text."""
+    parts = value.parts if isinstance(value, Text) else (value,)
+    clean = CONSTANT["clean_resource_name"]
+    return text_of(clean(part) if isinstance(part, str) else part for part in parts)
 
 
 _FUNCTIONS: dict[str, Callable[..., Value]] = {

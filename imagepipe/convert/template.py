@@ -26,7 +26,7 @@ from imagepipe.convert.syntax import (
     Place,
     TemplateString,
 )
-from imagepipe.convert.values import TIME_DIGITS, UNSET, LeftOut, Symbol, Value, is_deferred, to_string
+from imagepipe.convert.values import TIME_DIGITS, UNSET, LeftOut, Symbol, Value, is_deferred, safe_name, to_string
 from imagepipe.errors import Problem, SpecError
 
 HCL_SUFFIX, HCL_JSON_SUFFIX, VALUES_SUFFIX = ".pkr.hcl", ".pkr.json", ".auto.pkrvars.hcl"
@@ -355,12 +355,6 @@ def _add(template: Template, name: str, variable: Variable) -> None:
     template.names.variables[name] = Symbol(f"var.{own}", variable.default, frozenset({name}))
 
 
-def safe_name(name: str) -> str:
-    """Return the name that a variable has in a spec, where names have letters, digits and underscores."""
-    found = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return found if re.match(r"[A-Za-z_]", found) else f"_{found}"
-
-
 # JSON
 
 
@@ -399,9 +393,9 @@ def _declare_legacy(
 ) -> None:
     """Declare variables; those that are made of other variables come after them."""
     waiting: dict[str, LeftOut | None] = dict.fromkeys(declared)
-    is_done = False
-    while waiting and not is_done:
-        is_done = True
+    template.names.waiting = set(declared)
+    while waiting:
+        count = len(waiting)
         for name in list(waiting):
             try:
                 _declare_one(template, name, declared[name], name in secrets, evaluator)
@@ -409,7 +403,13 @@ def _declare_legacy(
                 waiting[name] = error
             else:
                 del waiting[name]
-                is_done = False
+                template.names.waiting.discard(name)
+        if len(waiting) == count:
+            if template.names.declares_all:
+                break
+            template.names.declares_all = True
+    template.names.declares_all = True
+    template.names.waiting = set()
     for name, reason in waiting.items():
         if reason is not None:
             evaluator.listing.add(reason.at, f"variable `{name}`: {reason.what}", reason.instead)

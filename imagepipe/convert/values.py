@@ -94,6 +94,12 @@ def text_of(parts: Iterable[Value]) -> Value:
     return found[0] if len(found) == 1 else Text(tuple(found))
 
 
+def safe_name(name: str) -> str:
+    """Return the name that a variable has in a spec, where names have letters, digits and underscores."""
+    found = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return found if re.match(r"[A-Za-z_]", found) else f"_{found}"
+
+
 def is_deferred(value: Value) -> bool:
     """Return whether a value contains anything that is not a constant."""
     if isinstance(value, list):

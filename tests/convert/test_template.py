@@ -75,6 +75,15 @@ def test_a_legacy_template_is_converted(converted: Convert) -> None:
     }
 
 
+def test_a_variable_that_a_legacy_template_does_not_declare_is_required(converted: Convert) -> None:
+    builder = {**LEGACY["builders"][0], "ami_name": "{{user `made`}}-{{user `outer`}}"}  # type: ignore[index]
+    legacy = {"variables": {"outer": "{{user `inner`}}", "inner": "{{user `no`}}x"}, "builders": [builder]}
+    result = converted(json.dumps(legacy), "web.json")
+    assert result.listed == []
+    assert result.spec["variables"] == {"made": {}, "no": {}}
+    assert result.spec["output"]["name"] == "{{ var.made }}-{{ var.no }}x"
+
+
 def test_hcl2_in_json_is_converted(converted: Convert) -> None:
     value = {
         "//": "a comment",

@@ -5,7 +5,7 @@ _imagepipe_command() {
     values=''
     case $1 in
         '')
-            commands='build validate publish plan why ci-matrix graph provisioners policy resume clean runs show ssh images demo worker bundle completion local'
+            commands='build validate publish plan why ci-matrix graph convert provisioners policy resume clean runs show ssh images demo worker bundle completion local'
             options='--version --help'
             arguments=nothing
             ;;
@@ -106,6 +106,14 @@ _imagepipe_command() {
             values+=--var-file:files$'\n'
             values+=--region:nothing$'\n'
             values+='--format:text mermaid dot svg'$'\n'
+            ;;
+        convert)
+            commands=''
+            options='--output --var-file --force --dry-run --format --help'
+            arguments=files
+            values+=--output:nothing$'\n'
+            values+=--var-file:files$'\n'
+            values+='--format:text json'$'\n'
             ;;
         provisioners)
             commands=''
