@@ -129,8 +129,8 @@ class _Converter:
         evaluator = self.evaluator
         owner = f"{source.type}.{source.name}"
         self.listing.start()
-        evaluator.source = SourceNames(source.type, source.name)
-        evaluator.source = SourceNames(source.type, source.name, self._data_of(source))
+        evaluator.source = SourceNames(source.type, source.build_name or source.name)
+        evaluator.source = SourceNames(source.type, source.build_name or source.name, self._data_of(source))
         draft = Draft(self._name(build, source), source.at)
         options = options_of(source.at, owner, source.bodies, evaluator, skipped=frozenset({"name", "type"}))
         try:
@@ -348,7 +348,7 @@ def _relative(path: str, folder: Path) -> str:
 
 def _names(build: Build, source: SourceUse) -> set[str]:
     full = f"{source.type}.{source.name}"
-    return {full, source.name, f"{build.name}.{full}", *({source.type} if not build.name else ())}
+    return {full, source.name, f"{build.name}.{full}", source.build_name}
 
 
 def _find(body: Body | ObjectOf, name: str) -> Expression | None:

@@ -70,6 +70,8 @@ class SourceUse:
     type: str
     name: str
     bodies: tuple[Body | ObjectOf, ...]
+    build_name: str = ""
+    """Packer's name of it, if that is not `name`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +376,8 @@ def _from_legacy_json(stem: str, value: ObjectOf, given: Sequence[Attribute], ev
         if not kind:
             evaluator.listing.add(builder.at, f"builder {index + 1} has no `type`", "add it to the template")
             continue
-        sources.append(SourceUse(builder.at, kind, _expanded_name(name, builder.at, evaluator) or stem, (builder,)))
+        own = _expanded_name(name, builder.at, evaluator)
+        sources.append(SourceUse(builder.at, kind, own or stem, (builder,), own or kind))
     provisioners = list(_actions(keys.get("provisioners"), evaluator))
     others = list(_actions(keys.get("post-processors"), evaluator))
     known = {"builders", "variables", "sensitive-variables", "provisioners", "post-processors", "description"}

@@ -42,7 +42,7 @@ LEGACY = {
             "type": "shell",
             "inline": ["echo {{user `greeting`}} {{ user \"needed\" }}"],
             "environment_vars": ["KEY={{user `key`}}"],
-            "only": ["web"],
+            "only": ["amazon-ebs"],
         },
         {"type": "shell", "inline": ["never"], "only": ["box"]},
     ],
