@@ -46,6 +46,7 @@ ANYTHING = {
     "cleanup",
     "state",
     "policy",
+    "convert",
     "temporal",
     "cli",
 }
@@ -79,6 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "why": FOUNDATION | LAYER_1 | INPUTS | {"reuse"},
     "preflight": FOUNDATION | LAYER_1 | STAGES | {"wiring"},
     "policy": FOUNDATION | {"spec", "iam"},
+    "convert": FOUNDATION | {"spec"},
     "resume": FOUNDATION | LAYER_1 | STAGES,
     "cleanup": FOUNDATION | LAYER_1 | STAGES,
     "state": FOUNDATION | {"engine", "cloud"},

@@ -22,6 +22,7 @@ OF_SPECS = {"click", "yaml", "pydantic", "jinja2"}
 OF_CLOUDS = OF_SPECS | {"botocore", "cryptography"}
 EBS = "specs/web-server.yaml"
 FAMILY = "specs/family"
+TEMPLATE = "tests/cases/convert/web.pkr.hcl"
 LOADED: dict[tuple[str, ...], set[str]] = {
     ("--version",): {"click"},
     (): {"click"},
@@ -31,6 +32,8 @@ LOADED: dict[tuple[str, ...], set[str]] = {
     ("validate", FAMILY): OF_SPECS,
     ("provisioners",): OF_SPECS,
     ("policy", EBS): OF_SPECS,
+    ("convert", TEMPLATE, "--dry-run"): OF_SPECS,
+    ("convert", "--help"): OF_SPECS,
     ("build", "--help"): OF_CLOUDS,
     ("resume", "--help"): OF_CLOUDS,
     ("worker", "--help"): {"click"},

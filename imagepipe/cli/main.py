@@ -30,6 +30,7 @@ COMMANDS = {
         "Print the CI jobs that bake specs, without the unchanged ones.",
     ),
     "graph": ("imagepipe.cli.graph:graph", "Draw specs and their bases, or the stages of one spec."),
+    "convert": ("imagepipe.cli.convert:convert", "Turn a Packer template into specs; lists what has no counterpart."),
     "provisioners": ("imagepipe.cli.provisioners:provisioners", "List the provisioners that a spec can use."),
     "fmt": ("imagepipe.cli.fmt:fmt", "Lay out specs and provisioners; comments stay."),
     "schema": ("imagepipe.cli.schema:schema", "Print the JSON Schema of specs, for editors."),

@@ -76,6 +76,11 @@ def load(
     return loaded
 
 
+def load_text(text: str, file: Path, given: Given) -> list[LoadedSpec]:
+    """Check the specs of a text as if it were the content of a file, which need not exist. Finds no bases."""
+    return list(_load_text(text, file, given, None))
+
+
 def refuse(loaded: Sequence[LoadedSpec]) -> None:
     """Raise SpecError with the errors of all specs, if there are any."""
     # Remove duplicates, because every spec of a project repeats the problems of its imagepipe.yaml.
@@ -135,10 +140,15 @@ def _find_bases(loaded: Sequence[LoadedSpec], given: Given, build: Build | None)
 
 def _load_file(file: Path, given: Given, build: Build | None) -> Iterator[LoadedSpec]:
     try:
-        documents = yaml_document.parse(read_text(file), str(file))
+        text = read_text(file)
     except SpecError as error:
         yield LoadedSpec(file, Document(str(file), []), problems=list(error.problems))
         return
+    yield from _load_text(text, file, given, build)
+
+
+def _load_text(text: str, file: Path, given: Given, build: Build | None) -> Iterator[LoadedSpec]:
+    documents = yaml_document.parse(text, str(file))
     if not documents or all(d.value is None and not d.problems for d in documents):
         empty = Problem(
             str(file), 0, 0, "the file is empty", hint="a spec starts with imagepipe: 1; see docs/tutorial.md"

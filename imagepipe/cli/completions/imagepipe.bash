@@ -5,7 +5,7 @@ _imagepipe_command() {
     values=''
     case $1 in
         '')
-            commands='init build validate publish plan why ci-matrix graph provisioners fmt schema policy resume clean runs show logs ssh images demo worker bundle completion local'
+            commands='init build validate publish plan why ci-matrix graph convert provisioners fmt schema policy resume clean runs show logs ssh images demo worker bundle completion local'
             options='--version --help'
             arguments=nothing
             ;;
@@ -116,6 +116,14 @@ _imagepipe_command() {
             values+=--var-file:files$'\n'
             values+=--region:nothing$'\n'
             values+='--format:text mermaid dot svg'$'\n'
+            ;;
+        convert)
+            commands=''
+            options='--output --var-file --force --dry-run --format --help'
+            arguments=files
+            values+=--output:nothing$'\n'
+            values+=--var-file:files$'\n'
+            values+='--format:text json'$'\n'
             ;;
         provisioners)
             commands=''

@@ -14,6 +14,7 @@ _imagepipe() {
         'why:Say why images are up to date, or which of their inputs have changed.'
         'ci-matrix:Print the CI jobs that bake specs, without the unchanged ones.'
         'graph:Draw specs and their bases, or the stages of one spec.'
+        'convert:Turn a Packer template into specs; lists what has no counterpart.'
         'provisioners:List the provisioners that a spec can use.'
         'fmt:Lay out specs and provisioners; comments stay.'
         'schema:Print the JSON Schema of specs, for editors.'
@@ -48,6 +49,7 @@ _imagepipe() {
                 why) _imagepipe_why ;;
                 ci-matrix) _imagepipe_ci_matrix ;;
                 graph) _imagepipe_graph ;;
+                convert) _imagepipe_convert ;;
                 provisioners) _imagepipe_provisioners ;;
                 fmt) _imagepipe_fmt ;;
                 schema) _imagepipe_schema ;;
@@ -221,6 +223,19 @@ _imagepipe_graph() {
         '--format[Print the drawing in this format]:value:(text mermaid dot svg)' \
         '--help[Show this message and exit]' \
         '*:argument:_imagepipe_find_specs'
+}
+
+_imagepipe_convert() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '--output[Write the specs into this folder]:value: ' \
+        '*--var-file[Use the values of a variable file of Packer, *.pkrvars.hcl or JSON, as defaults]:value:_files' \
+        '--force[Overwrite specs that exist]' \
+        '--dry-run[Print the specs and write nothing]' \
+        '--format[Print the result in this format]:value:(text json)' \
+        '--help[Show this message and exit]' \
+        '*:argument:_files'
 }
 
 _imagepipe_provisioners() {
