@@ -73,7 +73,7 @@ check: setup .setup/system-test lint types
 # a test that is not about the machine uses one that does not boot (the fixture `quick`). The longest files begin first
 # (tests/machine/conftest.py); xdist would begin with the files that have the most tests.
 test: check site
-	$(BIN)/pytest -q -m "machine and not emulated" -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q -m "machine and not emulated or server" -n 4 --dist loadfile --no-loadscope-reorder
 
 # Whole systems in QEMU without KVM: minutes for each test. QEMU's shorter tests are in `make test`.
 test-emulated: setup .setup/system-test

@@ -18,7 +18,7 @@ from imagepipe.temporal.connection import Server as Address
 from imagepipe.temporal.messages import BuildRequest, Job, Limit
 from tests.temporal.server import Server, server
 
-SECONDS = 120.0
+SECONDS = 600.0
 
 
 @dataclass(frozen=True)

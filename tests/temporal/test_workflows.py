@@ -25,6 +25,8 @@ from imagepipe.temporal.worker import WorkerOptions, run_worker
 from tests.temporal.conftest import Yard, request
 from tests.temporal.server import free_port
 
+pytestmark = pytest.mark.server
+
 
 def _states(end: client.End) -> dict[str, str]:
     return {each.spec: each.state for each in end.result.progress}
