@@ -115,6 +115,7 @@ model: setup
 docs: setup
 	$(BIN)/python -m docs.generate.spec docs/reference/spec.md
 	$(BIN)/python -m docs.generate.commands docs/reference/commands.md
+	$(BIN)/python -m docs.generate.man docs/reference/imagepipe.1
 	$(BIN)/python -m docs.generate.completion imagepipe/cli/completions
 	$(BIN)/python -m docs.generate.local_cloud docs/reference/local-cloud.md
 
