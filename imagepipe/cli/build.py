@@ -103,8 +103,8 @@ def build(options: BuildOptions) -> int:
         return build_on_temporal(options)
     if options.engine.build_id is not None:
         raise UsageError("--build-id names a build on Temporal: it needs --engine temporal://HOST:PORT/NAMESPACE")
-    clear_folder(options.run_options.report)
     with reported_in(options.run_options.junit):
+        clear_folder(options.run_options.report)
         return _build_images(options)
 
 

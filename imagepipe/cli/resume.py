@@ -83,8 +83,8 @@ def resume(options: ResumeOptions) -> int:
         past = read(store, run)
         store.check_free(run)
         _check(past)  # first, so that the report of a run that cannot be resumed is not overwritten
-        clear_folder(None if options.dry_run else options.run_options.report)
         with reported_in(None if options.dry_run else options.run_options.junit):
+            clear_folder(None if options.dry_run else options.run_options.report)
             return _resume(options, past, store)
 
 

@@ -191,7 +191,7 @@ class Run:
             sinks.append(self.junit)
         events = Events(self.id, self.clock, self.masker, sinks)
         events.emit(ev.RunStarted(*events.stamp(), self._names()))
-        for event in _planned(plan, events):
+        for event in planned_events(plan, events):
             events.emit(event)
         if not gc.isenabled():
             gc.freeze()
@@ -220,7 +220,7 @@ class Run:
         return BundleSigning(os.environ, self.folder.parents[1], local).recipients(loaded, region, home=home)
 
 
-def _planned(plan: Plan, events: Events) -> Iterator[ev.StagePlanned]:
+def planned_events(plan: Plan, events: Events) -> Iterator[ev.StagePlanned]:
     """Yield an event for each stage of the graph, so that reports have its edges even if it is never run."""
     spec_of = {stage: build.spec for build in plan.baked for stage in build.stages}
     tests = {stage for build in plan.baked for stage in build.tests}

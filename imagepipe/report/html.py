@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from textwrap import dedent
 
 from imagepipe.report.model import Log, LogLine, Outcome, RunReport, StageReport, Status
 from imagepipe.report.text import SENTENCES, duration, facts
@@ -91,7 +92,7 @@ def _failures(report: RunReport) -> Section:
     for stage in report.failures:
         alone = " <em>This region may fail alone.</em>" if stage.is_optional else ""
         parts.append(
-            f'<article class="failure"><h3>{_link(report, stage)}</h3><pre>{_text(stage.error)}</pre>{alone}'
+            f'<article class="failure"><h3>{_link(report, stage)}</h3>{_error(stage)}{alone}'
             + (f'<p class="hint"><b>Hint:</b> {_text(stage.hint)}</p>' if stage.hint else "")
             + _tail(stage)
             + "</article>"
@@ -108,8 +109,14 @@ def _failures(report: RunReport) -> Section:
     return "failure", title, "".join(parts)
 
 
+def _error(stage: StageReport) -> str:
+    """Return the first line of an error, and the others, which often are a command's output."""
+    first, _, rest = stage.error.partition("\n")
+    return f'<p class="error">{_text(first)}</p>' + (f'<pre class="log" tabindex="0">{_text(dedent(rest))}</pre>' if rest else "")
+
+
 def _tail(stage: StageReport) -> str:
-    lines = stage.log.tail()
+    lines = stage.last_lines()
     if not lines:
         return ""
     return f"<p>Last {len(lines)} of {stage.log.count} lines:</p>{_log(lines)}"
@@ -169,7 +176,7 @@ def _bar(report: RunReport, stage: StageReport, whole: float, *, is_critical: bo
     seconds = max(0.0, report.seconds - start) if seconds is None else seconds
     parts = [_rect(start, seconds, whole, stage.status.replace(" ", "-"))]
     parts += [_rect(span.start, span.seconds, whole, f"span {span.label}") for span in stage.spans]
-    words = "" if stage.status == "succeeded" else f" {stage.status}"
+    words = "" if stage.status == "succeeded" else f' <b class="bad">{stage.status}</b>'
     path = '<span class="hidden"> on the critical path</span>' if is_critical else ""
     return (
         f'<a class="bar{" critical" * is_critical}" href="#{_id(stage)}"><span>{_text(stage.title)}</span>'
@@ -185,7 +192,7 @@ def _rect(start: float, seconds: float, whole: float, kind: str) -> str:
     x = min(99.6, max(0.0, 100 * start / whole))
     width = min(100 - x, max(0.4, 100 * seconds / whole))
     is_span = kind.startswith("span")
-    y, height = ("12", "4") if is_span else ("2", "14")
+    y, height = ("12", "4") if is_span else ("6", "6") if kind == "all" else ("2", "14")
     return f'<rect class="{kind}" x="{x:.2f}%" y="{y}" width="{width:.2f}%" height="{height}"/>'
 
 
@@ -205,7 +212,13 @@ def _tests(report: RunReport) -> Section:
     if not report.tests:
         return None
     rows = [
-        (_text(each.spec), _link(report, each), _mark(each.status), duration(each.seconds), _text(_first(each.error)))
+        (
+            _text(each.spec),
+            f'<a href="#{_id(each)}">{_text(each.title)}</a>',
+            _mark(each.status),
+            duration(each.seconds),
+            _text(_first(each.error)),
+        )
         for each in report.tests
     ]
     return "tests", "Tests", _table(("Spec", "Test", "Result", "Time", "Error"), rows)
@@ -244,7 +257,7 @@ def _stage(report: RunReport, stage: StageReport) -> str:
     if stage.summary:
         parts.append(f"<p>{_text(stage.summary)}</p>")
     if stage.error:
-        parts.append(f"<pre>{_text(stage.error)}</pre>")
+        parts.append(_error(stage))
     if stage.hint:
         parts.append(f'<p class="hint"><b>Hint:</b> {_text(stage.hint)}</p>')
     if stage.spans:
@@ -334,7 +347,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _log(lines: Iterable[LogLine]) -> str:
-    return f'<pre class="log" tabindex="0">{"".join(_line(line) for line in lines)}</pre>'
+    return f'<pre class="log lines" tabindex="0">{"".join(_line(line) for line in lines)}</pre>'
 
 
 def _line(line: LogLine) -> str:

@@ -33,7 +33,7 @@ def _failure(stage: StageReport) -> str:
     lines = [f"### ❌ {_escaped(stage.title)}\n", _block(stage.error)]
     if stage.hint:
         lines.append(f"**Hint:** {_escaped(stage.hint)}\n")
-    if tail := stage.log.tail():
+    if tail := stage.last_lines():
         count = f"Last {len(tail)} of {stage.log.count} lines"
         lines.append(f"<details><summary>{count}</summary>\n\n{_block(*(line.text for line in tail))}\n</details>\n")
     return "\n".join(lines)

@@ -118,6 +118,12 @@ class StageReport:
         found = STEP.fullmatch(self.name)
         return found["step"] if found else ""
 
+    def last_lines(self) -> list[LogLine]:
+        """Return the last lines of the log; none if the error has them already, as that of a command does."""
+        lines = self.log.tail()
+        ends = self.error.rstrip().rpartition("\n")[2].strip()
+        return [] if lines and ends == lines[-1].text.strip() else lines
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -210,8 +216,10 @@ class RunReport:
 
     @property
     def tests(self) -> list[StageReport]:
-        """The stages that are tests."""
-        return [stage for stage in self.stages if stage.is_test]
+        """The stages that are tests, those of each spec together."""
+        place = {spec: number for number, spec in enumerate(self.specs)}
+        found = [stage for stage in self.stages if stage.is_test]
+        return sorted(found, key=lambda stage: place.get(stage.spec, len(place)))
 
     def spec_drawing(self) -> Drawing:
         """Return the graph of specs: an edge for each spec with a stage that needs a stage of another one."""

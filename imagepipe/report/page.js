@@ -2,7 +2,7 @@
 (() => {
   const MOST_LINES = 5100;
   const stages = [...document.querySelectorAll("details.stage")].map((element) => {
-    const pre = element.querySelector("pre.log");
+    const pre = element.querySelector("pre.lines");
     const lines = pre ? [...pre.children].map((line) => [line.className, line.textContent.replace(/\n$/, "")]) : [];
     const title = element.querySelector("summary").textContent.toLowerCase();
     return { element, pre, lines, title, shown: "" };
@@ -42,6 +42,12 @@
     });
     stage.pre.replaceChildren(...rows);
     stage.shown = wanted;
+  };
+
+  const reveal = (stage) => {
+    if (!stage.element.open || stage.isWhole !== false || stage.shown) return;
+    stage.isWhole = true;
+    show(stage, stage.lines, "");
   };
 
   const search = () => {
@@ -88,11 +94,8 @@
       }
     }
     for (const stage of stages) {
-      stage.element.addEventListener("toggle", () => {
-        if (!stage.element.open || stage.isWhole !== false || stage.shown) return;
-        stage.isWhole = true;
-        show(stage, stage.lines, "");
-      });
+      stage.element.addEventListener("toggle", () => reveal(stage));
+      reveal(stage);
     }
     document.querySelector(".search").hidden = false;
   };
