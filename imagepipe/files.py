@@ -6,7 +6,6 @@ import os
 import secrets
 from pathlib import Path
 
-
 OWNER_ONLY = 0o600
 EVERYONE = 0o666
 """Permission bits of a file that others may use as well, as far as the process's umask allows."""

@@ -74,9 +74,10 @@ Examples:
 def report(options: ReportOptions) -> int:
     """Write reports of a run from its events: a page for people, and files for programs and CI systems.
 
-    RUN is the id of a run, the start of one, or `latest`. It may be in progress, or its process may have died. The page,
-    report.html, is one file that loads nothing from elsewhere: the failure, a timeline with the critical path, every log
-    with a search, tests, and the resources that were created and deleted.
+    RUN is the id of a run, the start of one, or `latest`. It may be in progress, or its process may have died.
+
+    The page, report.html, is one file that loads nothing from elsewhere. It has the failure, a timeline with the
+    critical path, the graph, every log with a search, tests, and the resources that were created and deleted.
     """
     check_state_access(options.state, options.cloud)
     with open_state(options.state, options.cloud, SystemClock()) as store:
@@ -85,5 +86,7 @@ def report(options: ReportOptions) -> int:
     for path in write_reports(found, folder, options.formats):
         click.echo(path)
     if "junit" in options.formats and not found.has_graph:
-        click.echo("note: no junit.xml: an old version of imagepipe wrote this run, without the names of its tests", err=True)
+        click.echo(
+            "note: no junit.xml: an old version of imagepipe wrote this run, without the names of its tests", err=True
+        )
     return 0

@@ -74,8 +74,8 @@ def run_options(command: F) -> F:
             "--report",
             metavar="DIR",
             type=click.Path(path_type=Path, file_okay=False),
-            help="Write reports of the run into this folder when it ends, even if it fails: HTML, JSON, Markdown, JUnit, a"
-            " trace. In GitHub Actions, also the job's summary and outputs.",
+            help="Write reports of the run into this folder when it ends, even if it fails: HTML, JSON, Markdown, JUnit"
+            " and others. In GitHub Actions, add to the job's summary and outputs too.",
         ),
         click.option(
             "--timeout",

@@ -132,7 +132,7 @@ class StageFailed(Event):
     error: str
     hint: str | None = None
     code: str = ""
-    """Error code of the cloud, such as `InvalidAMIName.Duplicate`, or exit code of a command; empty if there is none."""
+    """Error code of the cloud, such as `InvalidAMIName.Duplicate`, or exit code of a command; empty without either."""
 
 
 @dataclass(frozen=True, slots=True)

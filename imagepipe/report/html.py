@@ -112,7 +112,9 @@ def _failures(report: RunReport) -> Section:
 def _error(stage: StageReport) -> str:
     """Return the first line of an error, and the others, which often are a command's output."""
     first, _, rest = stage.error.partition("\n")
-    return f'<p class="error">{_text(first)}</p>' + (f'<pre class="log" tabindex="0">{_text(dedent(rest))}</pre>' if rest else "")
+    return f'<p class="error">{_text(first)}</p>' + (
+        f'<pre class="log" tabindex="0">{_text(dedent(rest))}</pre>' if rest else ""
+    )
 
 
 def _tail(stage: StageReport) -> str:
@@ -202,7 +204,11 @@ def _graph(report: RunReport) -> Section:
     several = len({stage.spec for stage in report.stages}) > 1
     drawing = report.spec_drawing() if several else report.drawing()
     if len(drawing.nodes) > LARGEST_DRAWING:
-        return "graph", "Graph", "<p>The graph is too large for this page. Draw it with <code>imagepipe graph</code>.</p>"
+        return (
+            "graph",
+            "Graph",
+            "<p>The graph is too large for this page. Draw it with <code>imagepipe graph</code>.</p>",
+        )
     svg = drawing.draw("svg").replace("<svg ", '<svg class="graph" role="img" aria-label="Graph of stages" ', 1)
     body = f'<div class="scroll" tabindex="0" role="region" aria-label="Graph, scrollable">{svg}</div>'
     return "graph", "Graph of specs" if several else "Graph of stages", body
@@ -266,7 +272,9 @@ def _stage(report: RunReport, stage: StageReport) -> str:
             totals[span.label] = totals.get(span.label, 0.0) + span.seconds
         parts.append(f"<p>{', '.join(f'{SPAN_LABELS[label]} {duration(s)}' for label, s in totals.items())}</p>")
     if len(lines) > SHOWN_LINES:
-        note = f"The last {SHOWN_LINES} of {stage.log.count} lines; all are in <code>imagepipe show {report.run}</code>."
+        note = (
+            f"The last {SHOWN_LINES} of {stage.log.count} lines; all are in <code>imagepipe show {report.run}</code>."
+        )
         parts.append(f'<p class="cut">{note}</p>')
     if lines:
         parts.append(_log(lines[-SHOWN_LINES:]))

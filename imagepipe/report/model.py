@@ -226,7 +226,9 @@ class RunReport:
         spec_of = {stage.name: stage.spec for stage in self.stages}
         needs: dict[str, dict[str, None]] = {stage.spec: {} for stage in self.stages}
         for stage in self.stages:
-            needs[stage.spec] |= {spec_of[each]: None for each in stage.needs if spec_of.get(each, stage.spec) != stage.spec}
+            needs[stage.spec] |= {
+                spec_of[each]: None for each in stage.needs if spec_of.get(each, stage.spec) != stage.spec
+            }
         order = _before_their_followers(needs)
         return Drawing({spec: self._spec_node(spec) for spec in order}, {spec: tuple(needs[spec]) for spec in order})
 
@@ -254,7 +256,10 @@ class RunReport:
         order = _before_their_followers({name: stage.needs for name, stage in by_name.items()})
         notes = {name: by_name[name].status for name in order}
         return Drawing(
-            {name: Node(name, by_name[name].seconds, "" if notes[name] == "succeeded" else notes[name]) for name in order},
+            {
+                name: Node(name, by_name[name].seconds, "" if notes[name] == "succeeded" else notes[name])
+                for name in order
+            },
             {name: by_name[name].needs for name in order},
         )
 

@@ -1,6 +1,6 @@
 """The report of a run as JSON for programs. Its format is published: docs/reference/report.schema.json.
 
-A field may be added within a version of the format; a change of meaning, or a field that is removed, raises the version.
+A field may be added within a version of the format. A field that is removed, or that changes its meaning, raises it.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -37,7 +38,7 @@ source: {ami: ami-0123456789abcdef0}
 launch: {region: us-east-1, ssh: {user: admin}}
 output: {name: web}
 """
-IMAGE = {"id": "ami-2", "region": "us-east-1", "name": "web-20261123", "snapshots": [], "bundle": None}
+IMAGE = {"id": "ami-2", "region": "us-east-1", "name": "web-20261123"}
 INSTANCE = {"id": "i-1", "region": "us-east-1", "instance_type": "t3.small", "spot": False}
 
 
@@ -80,10 +81,10 @@ def _report(*words: str) -> Result:
     return CliRunner().invoke(main, ["report", *words], standalone_mode=False)
 
 
-def _written(words: tuple[str, ...] = (RUN,)) -> dict[str, object]:
+def _written(words: tuple[str, ...] = (RUN,)) -> dict[str, Any]:
     result = _report(*words)
     assert result.exception is None, result.exception
-    found: dict[str, object] = json.loads(Path(f"report-{RUN}/report.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(Path(f"report-{RUN}/report.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -103,7 +104,7 @@ def test_the_journal_adds_images_origin_and_the_cost_of_machines(folder: Path) -
     assert found["sources"] == [
         {"spec": "web", "image_id": "ami-1", "name": "debian-12", "base": None, "fingerprint": "0123abcd"}
     ]
-    [machine] = found["machines"]  # type: ignore[misc]  # JSON
+    [machine] = found["machines"]
     assert (machine["instance_type"], machine["seconds"], machine["hourly_price"]) == ("t3.small", 28.0, 0.0208)
     assert machine["cost"] == round(60 / 3600 * 0.0208, 6), "a minute at least"
     assert (found["currency"], found["commit"]) == ("USD", "0a1b2c3")
@@ -113,7 +114,7 @@ def test_the_local_cloud_costs_nothing_so_no_price_is_named(folder: Path) -> Non
     (folder / JOURNAL).unlink()
     _journal(folder, {"local": "/store"}).close()
     found = _written()
-    [machine] = found["machines"]  # type: ignore[misc]  # JSON
+    [machine] = found["machines"]
     assert (machine["cost"], found["currency"]) == (None, None)
 
 

@@ -13,7 +13,7 @@ from imagepipe.engine import events as ev
 from imagepipe.engine.groups import Groups, Limit
 from imagepipe.engine.journal import Lifetime, State
 from imagepipe.engine.stage import After, Context, Ref, Stage
-from imagepipe.errors import Cancelled
+from imagepipe.errors import Cancelled, CloudError, CommandFailed, StageError
 from tests import run_folders
 from tests.engine.rig import RUN, Rig, failing, holding, meeting
 
@@ -168,6 +168,27 @@ def test_the_events_tell_the_whole_story(rig: Rig) -> None:
     finished = rig.seen[-1]
     assert isinstance(finished, ev.RunFinished)
     assert finished.outcome == "failed"
+
+
+def test_a_failure_has_the_code_of_the_cloud_or_of_the_command(rig: Rig) -> None:
+    errors = {
+        "name": CloudError("taken", code="InvalidAMIName.Duplicate"),
+        "step": CommandFailed("exit code 3", code=3),
+        "lost": CommandFailed("the connection broke", code=None),
+        "other": StageError("no"),
+    }
+
+    def failing_with(error: Exception) -> Callable[[Context], None]:
+        def work(ctx: Context) -> None:
+            raise error
+
+        return work
+
+    for name, error in errors.items():
+        rig.graph.add(name, Independent(failing_with(error), (), ()))
+    rig.execute()
+    codes = {event.stage: event.code for event in rig.seen if isinstance(event, ev.StageFailed)}
+    assert codes == {"name": "InvalidAMIName.Duplicate", "step": "3", "lost": "", "other": ""}
 
 
 def test_two_hundred_stages_wait_side_by_side(rig: Rig) -> None:

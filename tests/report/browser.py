@@ -76,9 +76,7 @@ class Browser:
         """Press a key."""
         codes = {"Tab": 9, "Enter": 13, "Escape": 27}
         more = {"text": text} if text else {}
-        self.call(
-            "Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=codes.get(key, 0), **more
-        )
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=codes.get(key, 0), **more)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=codes.get(key, 0))
 
     def problems(self) -> list[str]:

@@ -18,7 +18,9 @@ FAMILY = tuple(
 
 def test_the_images_of_one_spec_are_named_by_their_regions() -> None:
     other = ImageReport("web", "us-west-2", "ami-3", "web", is_new=True)
-    lines = dict(line.split("=", 1) for line in github_output(replace(succeeded(), images=(*IMAGES, other))).splitlines())
+    lines = dict(
+        line.split("=", 1) for line in github_output(replace(succeeded(), images=(*IMAGES, other))).splitlines()
+    )
     images = json.loads(lines.pop("images"))
     assert lines == {
         "run": "7f3a91c2",

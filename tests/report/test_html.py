@@ -135,7 +135,9 @@ def test_a_page_of_an_old_run_has_no_graph_and_no_tests() -> None:
 
 def test_bars_are_in_the_timeline_at_their_times() -> None:
     page = html.page(failed())
-    assert re.search(r"launch t3.small</span><svg[^>]*><rect class=\"succeeded\" x=\"5.56%\" y=\"2\" width=\"55.56%\"", page)
+    assert re.search(
+        r"launch t3.small</span><svg[^>]*><rect class=\"succeeded\" x=\"5.56%\" y=\"2\" width=\"55.56%\"", page
+    )
     assert '<rect class="span boot" x="11.11%"' in page
 
 

@@ -53,7 +53,9 @@ def test_a_summary_that_is_too_long_is_cut_after_a_whole_line_and_closes_what_is
 
 
 def test_a_table_that_is_too_long_is_cut_within_its_details() -> None:
-    events: list[ev.AnyEvent] = [ev.StagePlanned(*at(0), f"stage-{number}", "t" * 60, "web") for number in range(12_000)]
+    events: list[ev.AnyEvent] = [
+        ev.StagePlanned(*at(0), f"stage-{number}", "t" * 60, "web") for number in range(12_000)
+    ]
     text = markdown(reported(events))
     assert len(text.encode()) <= MOST_BYTES
     assert text.endswith(f"\n</details>\n{CUT}")

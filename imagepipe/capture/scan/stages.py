@@ -143,7 +143,9 @@ class CheckNewInstance(Stage[Reachable]):
             code = run_script(self.connections.get(machine.endpoint), script, watch).code
         report = parse_report(output, code, f"scanning the test instance {machine.instance.id}")
         self.known.keep(request, report, source, image)
-        self.gate.judge(ctx.say, report, where="scanned the test instance after its boot", is_whole=False, record=ctx.finding)
+        self.gate.judge(
+            ctx.say, report, where="scanned the test instance after its boot", is_whole=False, record=ctx.finding
+        )
         return machine
 
     def title(self) -> str:
