@@ -165,7 +165,7 @@ def _timeline(report: RunReport) -> Section:
     used = {span.label for stage in ran for span in stage.spans}
     keys = "".join(f'<span class="key {label}">{text}</span>' for label, text in SPAN_LABELS.items() if label in used)
     if critical:
-        seconds = sum(stage.seconds or 0.0 for stage in ran if stage.name in critical)
+        seconds = sum(report.elapsed(stage) or 0.0 for stage in ran if stage.name in critical)
         keys += (
             f'<span class="key path">critical path, {duration(seconds)}: the chain of stages that decided how long'
             " the run took</span>"
@@ -174,8 +174,7 @@ def _timeline(report: RunReport) -> Section:
 
 
 def _bar(report: RunReport, stage: StageReport, whole: float, *, is_critical: bool) -> str:
-    start, seconds = stage.start or 0.0, stage.seconds
-    seconds = max(0.0, report.seconds - start) if seconds is None else seconds
+    start, seconds = stage.start or 0.0, report.elapsed(stage) or 0.0
     parts = [_rect(start, seconds, whole, stage.status.replace(" ", "-"))]
     parts += [_rect(span.start, span.seconds, whole, f"span {span.label}") for span in stage.spans]
     words = "" if stage.status == "succeeded" else f' <b class="bad">{stage.status}</b>'

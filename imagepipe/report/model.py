@@ -239,16 +239,22 @@ class RunReport:
 
     def spec_span(self, spec: str) -> tuple[float, float] | None:
         """Return the start of a spec's first stage and the duration until the end of its last one, in seconds."""
-        ran = [(stage.start, stage.seconds) for stage in self.stages if stage.spec == spec and stage.start is not None]
+        own = [stage for stage in self.stages if stage.spec == spec]
+        ran = [(stage.start, self.elapsed(stage) or 0.0) for stage in own if stage.start is not None]
         if not ran:
             return None
         start = min(start for start, _ in ran)
-        end = max(self.seconds if seconds is None else start + seconds for start, seconds in ran)
-        return start, max(0.0, end - start)
+        return start, max(start + seconds for start, seconds in ran) - start
 
     def title(self) -> str:
         """Return the specs in one line."""
         return ", ".join(self.specs) or "a run without specs"
+
+    def elapsed(self, stage: StageReport) -> float | None:
+        """Return the duration of a stage, so far if it has not ended; None if it was not run."""
+        if stage.start is None or stage.seconds is not None:
+            return stage.seconds
+        return max(0.0, self.seconds - stage.start)
 
     def drawing(self) -> Drawing:
         """Return the graph of stages, with their durations."""
@@ -257,7 +263,7 @@ class RunReport:
         notes = {name: by_name[name].status for name in order}
         return Drawing(
             {
-                name: Node(name, by_name[name].seconds, "" if notes[name] == "succeeded" else notes[name])
+                name: Node(name, self.elapsed(by_name[name]), "" if notes[name] == "succeeded" else notes[name])
                 for name in order
             },
             {name: by_name[name].needs for name in order},
@@ -395,12 +401,24 @@ def report_of(events: Iterable[ev.AnyEvent], journal: JournalState, images: Sequ
     return _with_critical_path(report)
 
 
+class _Shown(dict[int, int]):
+    """A table for `str.translate`, filled on demand, which replaces characters that are not printable, but for some."""
+
+    def __init__(self, kept: str) -> None:
+        super().__init__((ord(each), ord(each)) for each in kept)
+
+    def __missing__(self, code: int) -> int:
+        self[code] = code if chr(code).isprintable() else ord("\N{REPLACEMENT CHARACTER}")
+        return self[code]
+
+
+LINE, TEXT = _Shown("\t"), _Shown("\t\n")
+
+
 def clean(text: str, *, newlines: bool = False) -> str:
     """Return a text without control characters and terminal sequences, cut if it is long."""
     if not text.isprintable():
-        kept = "\t\n" if newlines else "\t"
-        text = ESCAPE_SEQUENCE.sub("", text).rstrip("\r\n")
-        text = "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
+        text = ESCAPE_SEQUENCE.sub("", text).rstrip("\r\n").translate(TEXT if newlines else LINE)
     most = LONGEST_LINE * (10 if newlines else 1)
     return text if len(text) <= most else f"{text[:most]} … ({len(text) - most} more characters)"
 

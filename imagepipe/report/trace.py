@@ -31,7 +31,7 @@ def _events(report: RunReport) -> Iterator[dict[str, Any]]:
         if stage.spec not in processes:
             processes[stage.spec] = len(processes) + 1
             yield _name("process_name", processes[stage.spec], 0, stage.spec or report.run)
-        seconds = max(0.0, report.seconds - stage.start) if stage.seconds is None else stage.seconds
+        seconds = report.elapsed(stage) or 0.0
         ends = lanes.setdefault(stage.spec, [])
         lane = next((number for number, end in enumerate(ends) if end <= stage.start), len(ends))
         if lane == len(ends):

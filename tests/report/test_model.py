@@ -63,6 +63,8 @@ def test_a_run_in_progress_and_one_that_died_differ_in_their_unfinished_stages()
     assert (running.outcome, running.stages[3].status) == ("running", "running")
     assert (died.outcome, died.stages[3].status) == ("died", "interrupted")
     assert died.next_command == "imagepipe resume 7f3a91c2"
+    assert died.critical_path == ("source", "launch", "step-1")
+    assert (died.stages[3].seconds, died.elapsed(died.stages[3]), died.elapsed(died.stages[4])) == (None, 2.0, None)
 
 
 def test_a_run_without_events_has_the_outcome_of_its_journal() -> None:
