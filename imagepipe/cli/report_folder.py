@@ -60,7 +60,7 @@ def write_reports(report: RunReport, folder: Path, formats: Sequence[Format]) ->
             if format == "junit" and not report.has_graph:
                 continue
             path = folder / FILE_NAMES[format]
-            write_atomically(path, _content(report, format), mode=EVERYONE)
+            write_atomically(path, content_of(report, format), mode=EVERYONE)
             written.append(path)
     except OSError as error:
         raise ImagepipeError(
@@ -71,7 +71,7 @@ def write_reports(report: RunReport, folder: Path, formats: Sequence[Format]) ->
     return written
 
 
-def _content(report: RunReport, format: Format) -> bytes:
+def content_of(report: RunReport, format: Format) -> bytes:
     """Return a report as UTF-8, whatever the locale is."""
     return _renderer(format)(report)
 

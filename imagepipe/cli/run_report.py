@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from imagepipe.cli.runs import images_by_spec, outputs_by_spec
 from imagepipe.engine.journal import JournalState, State, read
 from imagepipe.engine.journal_store import JournalStore
-from imagepipe.report.model import ImageReport, MachineReport, RunReport, SourceReport, report_of
+from imagepipe.report.model import ImageReport, MachineReport, RunReport, SourceReport, clean, report_of
 
 if TYPE_CHECKING:
     from imagepipe.planning.prices import PriceTable
@@ -40,7 +40,7 @@ def _images(past: JournalState) -> Iterator[ImageReport]:
         for image in found.get(spec, ()):
             id = _text(image, "id")
             if id and id not in deleted:
-                yield ImageReport(spec, _text(image, "region"), id, _text(image, "name"), is_new=id in created)
+                yield ImageReport(clean(spec), _text(image, "region"), id, _text(image, "name"), is_new=id in created)
 
 
 def _sources(past: JournalState, report: RunReport) -> Iterator[SourceReport]:
@@ -55,8 +55,8 @@ def _sources(past: JournalState, report: RunReport) -> Iterator[SourceReport]:
         source = outputs.get("source")
         if isinstance(source, dict) and (id := _text(source, "id")):
             inputs = outputs.get("inputs")
-            fingerprint = inputs if isinstance(inputs, str) else ""
-            yield SourceReport(spec or only, id, _text(source, "name"), made.get(id, ""), fingerprint)
+            fingerprint = clean(inputs) if isinstance(inputs, str) else ""
+            yield SourceReport(clean(spec or only), id, _text(source, "name"), made.get(id, ""), fingerprint)
 
 
 def _machines(past: JournalState, report: RunReport, prices: PriceTable | None) -> Iterator[MachineReport]:
@@ -90,6 +90,6 @@ def _prices(past: JournalState) -> PriceTable | None:
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
-    """Return a text of a stage's output; empty if it is not one."""
+    """Return a text of a stage's output that can be shown; empty if it is not a text."""
     value = values.get(name)
-    return value if isinstance(value, str) else ""
+    return clean(value) if isinstance(value, str) else ""

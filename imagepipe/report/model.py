@@ -23,6 +23,8 @@ FIRST_LINES, LAST_LINES = 200, 4_800
 MOST_CHARACTERS = 1 << 20
 """Characters of a stage's log that a report keeps, beside its first lines."""
 LONGEST_LINE = 2_000
+LONGEST_SECONDS = 1e9
+"""Longest duration that is believed: thirty years."""
 TAIL_LINES = 20
 """Number of last lines that are shown with a failure."""
 ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -326,7 +328,7 @@ class Fold:
     def add(self, event: ev.AnyEvent) -> None:
         """Add the next event."""
         if self.started is None:
-            self.started = event.time
+            self.started = _in_utc(event.time)
         at = max(0.0, (event.time - self.started).total_seconds())
         self.end = max(self.end, at)
         match event:
@@ -339,8 +341,8 @@ class Fold:
             case ev.Released():
                 self.deleted[event.kind, event.region, event.id] = at
             case ev.Finding():
-                texts = (clean(text) for text in (event.rule, event.path, event.text, event.allowed))
-                self.findings[FindingReport(event.stage, *texts)] = None
+                texts = map(clean, (event.stage, event.rule, event.path, event.text, event.allowed))
+                self.findings[FindingReport(*texts)] = None
             case _:
                 self._add_to_stage(self.stages.setdefault(event.stage, _Stage()), event, at)
 
@@ -358,7 +360,8 @@ class Fold:
             case ev.Line():
                 stage.lines.add(LogLine(event.stream, clean(event.text)))
             case ev.Span():
-                stage.spans.append(SpanReport(event.label, max(0.0, at - event.seconds), event.seconds))
+                seconds = _bounded(event.seconds)
+                stage.spans.append(SpanReport(event.label, max(0.0, at - seconds), seconds))
             case ev.StageFinished():
                 stage.status, stage.summary = "succeeded", clean(event.summary)
                 self._end(stage, event.seconds, at)
@@ -370,7 +373,7 @@ class Fold:
                 pass
 
     def _end(self, stage: _Stage, seconds: float, at: float) -> None:
-        stage.seconds = max(0.0, seconds)
+        stage.seconds = _bounded(seconds)
         if stage.start is None:
             stage.start = max(0.0, at - stage.seconds)
 
@@ -383,8 +386,8 @@ def report_of(events: Iterable[ev.AnyEvent], journal: JournalState, images: Sequ
     outcome = _outcome(journal, fold.finished)
     stages = tuple(_stages(fold, outcome, journal.run.specs))
     report = RunReport(
-        run=journal.run.id,
-        specs=fold.specs or journal.run.specs,
+        run=clean(journal.run.id),
+        specs=tuple(map(clean, fold.specs or journal.run.specs)),
         outcome=outcome,
         started=fold.started or _parsed(journal.run.started),
         seconds=fold.end,
@@ -423,6 +426,19 @@ def clean(text: str, *, newlines: bool = False) -> str:
     return text if len(text) <= most else f"{text[:most]} … ({len(text) - most} more characters)"
 
 
+def _bounded(seconds: float) -> float:
+    """Return a duration of a file that may have been changed: a number from 0 to LONGEST_SECONDS, and 0 for NaN."""
+    return float(min(max(0.0, seconds), LONGEST_SECONDS))
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Return a time in UTC; one at the ends of the calendar has none, and stays as it is."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return moment.replace(tzinfo=UTC)
+
+
 def _outcome(journal: JournalState, finished: ev.RunFinished | None) -> Outcome:
     if journal.is_alive:
         return "running"
@@ -443,11 +459,11 @@ def _stages(fold: Fold, outcome: Outcome, specs: Sequence[str]) -> list[StageRep
         rows.append(
             StageReport(
                 number=number,
-                name=name,
-                title=stage.title or name,
-                spec=stage.spec or name.rpartition("/")[0] or (specs[0] if len(specs) == 1 else ""),
-                region=stage.region,
-                needs=stage.needs,
+                name=clean(name),
+                title=stage.title or clean(name),
+                spec=clean(stage.spec or name.rpartition("/")[0] or (specs[0] if len(specs) == 1 else "")),
+                region=clean(stage.region),
+                needs=tuple(map(clean, stage.needs)),
                 is_test=stage.is_test,
                 is_optional=stage.is_optional,
                 status="running" if is_at_work else stage.status,
@@ -477,7 +493,8 @@ def _resources(fold: Fold, claims: Sequence[Claim], *, is_alive: bool) -> list[R
             state = "kept"
         else:
             state = "in use" if is_alive else "still held"
-        rows.append(Resource(*key, claim.stage, state, fold.created.get(key), fold.deleted.get(key)))
+        kind, region, id, stage = map(clean, (*key, claim.stage))
+        rows.append(Resource(kind, region, id, stage, state, fold.created.get(key), fold.deleted.get(key)))
     return rows
 
 

@@ -124,6 +124,20 @@ def test_an_image_that_was_deleted_after_all_is_not_named(folder: Path) -> None:
     assert _written()["images"] == []
 
 
+def test_names_of_a_journal_that_cannot_be_written_as_utf_8_are_replaced(folder: Path) -> None:
+    image = {"id": "ami-2", "region": "us-east-1", "name": "web-\ud800\u202e"}
+    with (folder / JOURNAL).open("a") as file:
+        for stage, value in (
+            ("keep", [image, 7, {"id": 3}]),
+            ("source", {"id": "ami-1", "name": "\udfff"}),
+            ("launch", []),
+        ):
+            file.write(json.dumps({"type": "output", "stage": stage, "fingerprint": "f", "value": value}) + "\n")
+    found = _written()
+    assert [each["name"] for each in found["images"]] == ["web-\ufffd\ufffd"]
+    assert found["sources"][0]["name"] == "\ufffd"
+
+
 def test_only_the_formats_that_are_named_are_written_into_the_folder_that_is_named(folder: Path) -> None:
     result = _report(RUN, "--format", "json, html", "-o", "a/b")
     assert result.output.splitlines() == ["a/b/report.html", "a/b/report.json"]

@@ -22,7 +22,7 @@ FOLDER = Path(html.__file__).parent
 VOID = {"meta", "img", "input", "rect", "br"}
 
 
-class _Page(HTMLParser):
+class WholePage(HTMLParser):
     """Collects elements; every one must be closed."""
 
     def __init__(self, page: str) -> None:
@@ -60,7 +60,7 @@ PAGES = {"failed": failed(), "succeeded": _full(), "empty": reported([], None)}
 
 @pytest.mark.parametrize("report", PAGES.values(), ids=PAGES)
 def test_a_page_is_well_formed_and_its_links_lead_to_its_own_elements(report: RunReport) -> None:
-    page = _Page(html.page(report))
+    page = WholePage(html.page(report))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     targets = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
@@ -69,7 +69,7 @@ def test_a_page_is_well_formed_and_its_links_lead_to_its_own_elements(report: Ru
 
 @pytest.mark.parametrize("report", PAGES.values(), ids=PAGES)
 def test_a_page_names_nothing_that_a_browser_would_load(report: RunReport) -> None:
-    page = _Page(html.page(report))
+    page = WholePage(html.page(report))
     assert not [tag for tag, attributes in page.elements if {"src", "srcset", "style", "onclick"} & set(attributes)]
     assert not [tag for tag, _ in page.elements if tag in ("link", "img", "iframe", "form", "object", "base")]
     assert "url(" not in (FOLDER / "page.css").read_text()
