@@ -150,14 +150,14 @@ def _timeline(report: RunReport) -> Section:
     )
     axis = f'<div class="bar axis" aria-hidden="true"><span></span><svg>{ticks}</svg><span></span></div>'
     critical = set(report.critical_path)
-    specs = list(dict.fromkeys(stage.spec for stage in ran))
+    by_spec = {spec: own for spec, own in report.by_spec().items() if report.span_of(own)}
     groups = []
-    for spec in specs:
-        own = [stage for stage in ran if stage.spec == spec]
+    for spec, every in by_spec.items():
+        own = [stage for stage in every if stage.start is not None]
         bars = "".join(f"<li>{_bar(report, stage, whole, is_critical=stage.name in critical)}</li>" for stage in own)
         rows = f"<ol>{bars}</ol>"
-        if len(specs) > 1:
-            span = report.spec_span(spec) or (0.0, 0.0)
+        if len(by_spec) > 1:
+            span = report.span_of(own) or (0.0, 0.0)
             is_open = len(ran) <= OPEN_STAGES or any(stage.status != "succeeded" for stage in own)
             head = f"<b>{_text(spec)}</b>{_svg(_rect(span[0], span[1], whole, 'all'))}<span>{duration(span[1])}</span>"
             rows = f'<details{" open" * is_open}><summary class="bar">{head}</summary>{rows}</details>'
@@ -200,7 +200,7 @@ def _rect(start: float, seconds: float, whole: float, kind: str) -> str:
 def _graph(report: RunReport) -> Section:
     if not report.has_graph:
         return None
-    several = len({stage.spec for stage in report.stages}) > 1
+    several = len(report.by_spec()) > 1
     drawing = report.spec_drawing() if several else report.drawing()
     if len(drawing.nodes) > LARGEST_DRAWING:
         return (

@@ -131,11 +131,12 @@ class JUnitReport:
 def junit_of(report: RunReport) -> bytes:
     """Return the file for the report of a run. It needs the tests of each spec, so `report.has_graph` must be true."""
     failures = [stage for stage in report.failures if not stage.is_optional]
-    how = {"running": "is in progress", "died": "died"}.get(report.outcome, f"was {report.outcome}")
+    how = {"running": "is in progress", "cancelled": "was cancelled"}.get(report.outcome, report.outcome)
     cause = _words(failures[0]).splitlines()[0] if failures else f"the run {how}"
     root = ET.Element("testsuites")
-    for spec in dict.fromkeys((*report.specs, *(stage.spec for stage in report.stages))):
-        own = [stage for stage in report.stages if stage.spec == spec]
+    by_spec = report.by_spec()
+    for spec in dict.fromkeys((*report.specs, *by_spec)):
+        own = by_spec.get(spec, [])
         _add_suite(root, spec, [_build_case(spec, own, report, cause), *map(_test_case, _tests(own))], cause)
     return _xml_file(root)
 
@@ -148,7 +149,7 @@ def _tests(stages: Iterable[StageReport]) -> list[StageReport]:
 def _build_case(spec: str, own: Sequence[StageReport], report: RunReport, cause: str) -> _Case:
     required = [stage for stage in own if not stage.is_optional]
     others = [stage for stage in required if not stage.is_test]
-    failed = next((stage for stage in report.failures if stage in others), None)
+    failed = min((stage for stage in others if stage.status == "failed"), key=lambda stage: stage.end, default=None)
     case = _Case(spec, BUILD, sum(stage.seconds or 0.0 for stage in others), ran=True)
     has_failed_test = any(stage.status == "failed" for stage in _tests(own))
     is_done = report.outcome == "succeeded" or (own and all(stage.status == "succeeded" for stage in required))

@@ -120,6 +120,11 @@ class StageReport:
         found = STEP.fullmatch(self.name)
         return found["step"] if found else ""
 
+    @property
+    def end(self) -> float:
+        """Seconds from the start of the run to the end of the stage."""
+        return (self.start or 0.0) + (self.seconds or 0.0)
+
     def last_lines(self) -> list[LogLine]:
         """Return the last lines of the log; none if the error has them already, as that of a command does."""
         lines = self.log.tail()
@@ -214,7 +219,7 @@ class RunReport:
     def failures(self) -> list[StageReport]:
         """The stages that failed, in order of time: the first is the cause."""
         failed = [stage for stage in self.stages if stage.status == "failed"]
-        return sorted(failed, key=lambda stage: (stage.start or 0.0) + (stage.seconds or 0.0))
+        return sorted(failed, key=lambda stage: stage.end)
 
     @property
     def tests(self) -> list[StageReport]:
@@ -231,18 +236,25 @@ class RunReport:
             needs[stage.spec] |= {
                 spec_of[each]: None for each in stage.needs if spec_of.get(each, stage.spec) != stage.spec
             }
-        order = _before_their_followers(needs)
-        return Drawing({spec: self._spec_node(spec) for spec in order}, {spec: tuple(needs[spec]) for spec in order})
+        order, by_spec = _before_their_followers(needs), self.by_spec()
+        nodes = {spec: self._spec_node(spec, by_spec[spec]) for spec in order}
+        return Drawing(nodes, {spec: tuple(needs[spec]) for spec in order})
 
-    def _spec_node(self, spec: str) -> Node:
-        span = self.spec_span(spec)
-        is_failed = any(stage.status == "failed" for stage in self.stages if stage.spec == spec)
+    def _spec_node(self, spec: str, own: Sequence[StageReport]) -> Node:
+        span = self.span_of(own)
+        is_failed = any(stage.status == "failed" for stage in own)
         return Node(spec, span[1] if span else None, "failed" if is_failed else "" if span else "not run")
 
-    def spec_span(self, spec: str) -> tuple[float, float] | None:
-        """Return the start of a spec's first stage and the duration until the end of its last one, in seconds."""
-        own = [stage for stage in self.stages if stage.spec == spec]
-        ran = [(stage.start, self.elapsed(stage) or 0.0) for stage in own if stage.start is not None]
+    def by_spec(self) -> dict[str, list[StageReport]]:
+        """Return the stages of each spec. Specs are in the order in which their first stages started."""
+        found: dict[str, list[StageReport]] = {}
+        for stage in self.stages:
+            found.setdefault(stage.spec, []).append(stage)
+        return found
+
+    def span_of(self, stages: Iterable[StageReport]) -> tuple[float, float] | None:
+        """Return the start of the first of these stages and the duration until the end of the last, in seconds."""
+        ran = [(stage.start, self.elapsed(stage) or 0.0) for stage in stages if stage.start is not None]
         if not ran:
             return None
         start = min(start for start, _ in ran)
