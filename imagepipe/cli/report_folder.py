@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from imagepipe.cli.run import Run
     from imagepipe.report.model import RunReport
 
-Format = Literal["html", "json", "markdown", "trace", "junit", "github-output", "dotenv"]
+Format = Literal["html", "json", "markdown", "trace", "junit", "otlp", "prometheus", "github-output", "dotenv"]
 FILE_NAMES: dict[Format, str] = {
     "html": "report.html",
     "json": "report.json",
     "markdown": "summary.md",
     "trace": "trace.json",
     "junit": "junit.xml",
+    "otlp": "otlp.json",
+    "prometheus": "metrics.prom",
     "github-output": "github-output.txt",
     "dotenv": "images.env",
 }
@@ -99,6 +101,14 @@ def _renderer(format: Format) -> Callable[[RunReport], bytes]:
             from imagepipe.report.junit import junit_of
 
             return junit_of
+        case "otlp":
+            from imagepipe.report.otlp import otlp
+
+            return lambda report: _json(otlp(report, os.environ.get("TRACEPARENT", "")))
+        case "prometheus":
+            from imagepipe.report.prometheus import prometheus
+
+            return lambda report: prometheus(report).encode()
         case "github-output":
             from imagepipe.report.ci_files import github_output
 

@@ -263,7 +263,7 @@ complete -c imagepipe -n '__imagepipe_in logs' -l endpoint-url -x -d 'The bucket
 complete -c imagepipe -n '__imagepipe_in logs' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in report' -k -a '(__imagepipe_runs)'
 complete -c imagepipe -n '__imagepipe_in report' -s o -l output -x -a '(__fish_complete_directories)' -d 'Write the files into this folder'
-complete -c imagepipe -n '__imagepipe_in report' -l format -x -d 'Write only these, separated by commas: html, json, markdown, trace, junit, github-output, dotenv'
+complete -c imagepipe -n '__imagepipe_in report' -l format -x -d 'Write only these, separated by commas: html, json, markdown, trace, junit, otlp, prometheus, github-output, dotenv'
 complete -c imagepipe -n '__imagepipe_in report' -l state -x -d 'Keep runs in this bucket, for all machines, instead of on this computer (`local`)'
 complete -c imagepipe -n '__imagepipe_in report' -l local -d 'The bucket of --state is in the local cloud'
 complete -c imagepipe -n '__imagepipe_in report' -l profile -x -d 'Use this AWS profile for --state, and for the run\'s cloud'

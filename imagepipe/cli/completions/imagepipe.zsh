@@ -376,7 +376,7 @@ _imagepipe_report() {
     local -a commands
     _arguments -s \
         '(-o --output)'{-o,--output}'[Write the files into this folder]:value:_files -/' \
-        '--format[Write only these, separated by commas\: html, json, markdown, trace, junit, github-output, dotenv]:value: ' \
+        '--format[Write only these, separated by commas\: html, json, markdown, trace, junit, otlp, prometheus, github-output, dotenv]:value: ' \
         '--state[Keep runs in this bucket, for all machines, instead of on this computer (`local`)]:value: ' \
         '--local[The bucket of --state is in the local cloud]' \
         '--profile[Use this AWS profile for --state, and for the run'\''s cloud]:value: ' \
