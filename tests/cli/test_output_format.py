@@ -25,7 +25,7 @@ HELD = {"kind": "instance", "id": "i-1", "region": "us-east-1"}
 NO_RESULT = {
     *("demo", "ssh", "bundle pack", "bundle unpack", "bundle verify"),
     *("local serve", "local stop", "local images import", "local reset", "local run", "local ssh"),
-    *("worker", "init", "fmt"),
+    *("worker", "init", "fmt", "ui"),
 }
 """Commands whose exit code says it all."""
 ONE_LINE = {

@@ -5,7 +5,7 @@ _imagepipe_command() {
     values=''
     case $1 in
         '')
-            commands='init build validate publish plan why ci-matrix graph convert provisioners fmt schema policy resume clean runs show logs report ssh images demo worker bundle completion local'
+            commands='init build validate publish plan why ci-matrix graph convert provisioners fmt schema policy resume clean runs show logs report ui ssh images demo worker bundle completion local'
             options='--version --help'
             arguments=nothing
             ;;
@@ -220,6 +220,15 @@ _imagepipe_command() {
             values+=-o:folders$'\n'
             values+=--output:folders$'\n'
             values+=--format:nothing$'\n'
+            values+=--state:nothing$'\n'
+            values+=--profile:nothing$'\n'
+            values+=--endpoint-url:nothing$'\n'
+            ;;
+        ui)
+            commands=''
+            options='--port --open --state --local --profile --endpoint-url --help'
+            arguments=nothing
+            values+=--port:nothing$'\n'
             values+=--state:nothing$'\n'
             values+=--profile:nothing$'\n'
             values+=--endpoint-url:nothing$'\n'

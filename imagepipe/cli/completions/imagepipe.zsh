@@ -25,6 +25,7 @@ _imagepipe() {
         'show:Print the output of a run again.'
         'logs:Print the log of a run or of its stages, also while it is running.'
         'report:Write reports of a run: HTML, JSON, Markdown, JUnit and others.'
+        'ui:Show all runs and images in a browser, live.'
         'ssh:Log in to a machine that was kept after a failure.'
         'images:List, show, launch, retire and deregister images.'
         'demo:Bake a sample on the local cloud, boot its image and fetch its page.'
@@ -61,6 +62,7 @@ _imagepipe() {
                 show) _imagepipe_show ;;
                 logs) _imagepipe_logs ;;
                 report) _imagepipe_report ;;
+                ui) _imagepipe_ui ;;
                 ssh) _imagepipe_ssh ;;
                 images) _imagepipe_images ;;
                 demo) _imagepipe_demo ;;
@@ -383,6 +385,20 @@ _imagepipe_report() {
         '--endpoint-url[The bucket of --state is at this endpoint, not on AWS]:value: ' \
         '--help[Show this message and exit]' \
         '*:argument:_imagepipe_find_runs'
+}
+
+_imagepipe_ui() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '--port[Port on 127.0.0.1]:value: ' \
+        '--open[Open the page in the browser]' \
+        '--state[Keep runs in this bucket, for all machines, instead of on this computer (`local`)]:value: ' \
+        '--local[The bucket of --state is in the local cloud]' \
+        '--profile[Use this AWS profile for --state, and for the run'\''s cloud]:value: ' \
+        '--endpoint-url[The bucket of --state is at this endpoint, not on AWS]:value: ' \
+        '--help[Show this message and exit]' \
+        '*:argument: '
 }
 
 _imagepipe_ssh() {
