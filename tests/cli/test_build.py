@@ -23,7 +23,7 @@ output: {type: instance-store, name: store-1, bucket: my-images, account: "12345
 
 
 def build(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    local = {"IMAGEPIPE_LOCAL_STORE": str(folder / "local")}
+    local = {"IMAGEPIPE_LOCAL_STORE": str(folder / "local"), "XDG_STATE_HOME": str(folder / "state")}
     nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     return subprocess.run(
         [sys.executable, "-m", "imagepipe.cli.main", "build", *words],
@@ -31,7 +31,7 @@ def build(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **nowhere, "PYTHONPATH": str(ROOT), "EC2_AMITOOL_HOME": str(folder), **local},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

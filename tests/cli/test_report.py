@@ -233,7 +233,7 @@ def _build(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess
         env={**kept, **nowhere, **state, **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
