@@ -64,14 +64,16 @@ __all__ = [
 _ERRORS = frozenset({"CloudError", "ImagepipeError", "LocalCloudError", "Problem", "SpecError", "UsageError"})
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name when it is first used (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module 'imagepipe' has no attribute {name!r}")
-    home = importlib.import_module("imagepipe.errors" if name in _ERRORS else "imagepipe.library")
-    found: object = getattr(home, name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # or type checkers would accept any name
+
+    def __getattr__(name: str) -> object:
+        """Load a public name when it is first used (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module 'imagepipe' has no attribute {name!r}")
+        home = importlib.import_module("imagepipe.errors" if name in _ERRORS else "imagepipe.library")
+        found: object = getattr(home, name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

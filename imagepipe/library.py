@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from imagepipe.cli.build_values import current_build, record_for_resume
 from imagepipe.cli.loading import Selection, check_files_of_bundles, load_named
@@ -47,23 +47,23 @@ if TYPE_CHECKING:
 logging.getLogger("imagepipe").addHandler(logging.NullHandler())  # else Python prints warnings on standard error
 log = logging.getLogger(__name__)
 
-Event = ev.AnyEvent
+Event: TypeAlias = ev.AnyEvent
 """An event of a build: one of the classes in `Events`."""
 
 
 class Events:
     """The classes of events, for `match` and `isinstance`: `case Events.StageFinished(): ...`."""
 
-    RunStarted = ev.RunStarted
-    StageStarted = ev.StageStarted
-    Line = ev.Line
-    Progress = ev.Progress
-    Span = ev.Span
-    Held = ev.Held
-    Released = ev.Released
-    StageFinished = ev.StageFinished
-    StageFailed = ev.StageFailed
-    RunFinished = ev.RunFinished
+    RunStarted: TypeAlias = ev.RunStarted
+    StageStarted: TypeAlias = ev.StageStarted
+    Line: TypeAlias = ev.Line
+    Progress: TypeAlias = ev.Progress
+    Span: TypeAlias = ev.Span
+    Held: TypeAlias = ev.Held
+    Released: TypeAlias = ev.Released
+    StageFinished: TypeAlias = ev.StageFinished
+    StageFailed: TypeAlias = ev.StageFailed
+    RunFinished: TypeAlias = ev.RunFinished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

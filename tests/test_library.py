@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -51,6 +51,7 @@ provision: [{shell: "echo {{ var.greeting }} {{ var.port }}", env: {TOKEN: "{{ v
 output: {name: "web-{{ build.id }}"}
 publish: {regions: [us-west-2]}
 """
+A_LIST: Any = ["a"]
 LOADED = """\
 import sys
 import imagepipe
@@ -155,7 +156,7 @@ def test_a_warning_is_a_value_and_is_not_printed(web: Path, capfd: pytest.Captur
     [
         (lambda: load_specs(), "no path was given to load_specs"),
         (lambda: load_specs("web.yaml", variables={"greting": "a"}), "'greting'; did you mean 'greeting'?"),
-        (lambda: load_specs("web.yaml", variables={"greeting": ["a"]}), "variable 'greeting': a value is a string"),
+        (lambda: load_specs("web.yaml", variables={"greeting": A_LIST}), "variable 'greeting': a value is a string"),
         (lambda: load_specs("web.yaml", only="wbe"), "wbe: no spec has this name"),
         (
             lambda: plan(load_specs("web.yaml"), cloud=Cloud(local=True, profile="mine")),
@@ -302,6 +303,35 @@ def test_an_interrupted_build_cleans_up_and_raises_the_interrupt_again(
     assert _left(account) == []
 
 
+def test_a_second_interrupt_is_raised_at_once(account: Account, web: Path) -> None:
+    account.fault("delay", "TerminateInstances", seconds=5)
+    interrupts: list[int] = []
+
+    def interrupt_in(seconds: float) -> None:
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    def handler(number: int, frame: object) -> None:
+        interrupts.append(number)
+        if len(interrupts) == 1:
+            interrupt_in(0.5)  # while the clean-up waits for the cloud
+        raise KeyboardInterrupt(len(interrupts))
+
+    def follow(event: Event) -> None:
+        if isinstance(event, Events.Held) and event.kind == "instance":
+            interrupt_in(0.2)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            build(load_specs(web), cloud=_at(account), on_event=follow)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught.value.args == (2,)
+    [thread] = [each for each in threading.enumerate() if each.name == "imagepipe build"]
+    thread.join(60)  # the clean-up still goes on for as long as the process lives
+    assert _left(account) == []
+
+
 def test_a_build_that_takes_too_long_is_stopped(account: Account, web: Path) -> None:
     result = build(load_specs(web), cloud=_at(account), timeout=timedelta(seconds=2))
     assert (result.outcome, result.failures) == ("cancelled", ())
@@ -310,6 +340,16 @@ def test_a_build_that_takes_too_long_is_stopped(account: Account, web: Path) -> 
     with pytest.raises(BuildError, match="cancelled: not done within 2 s"):
         result.check()
     assert _left(account) == []
+
+
+def test_a_build_keeps_its_run_in_a_bucket(account: Account, web: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    account.cloud.client("s3").create_bucket(Bucket="our-state")
+    account.fault("refuse", "RunInstances", code="UnauthorizedOperation", status=403)
+    result = build(load_specs(web), cloud=_at(account), state="s3://our-state/team")
+    assert result.outcome == "failed"
+    objects = account.cloud.client("s3").list_objects_v2(Bucket="our-state", Prefix="team/")["Contents"]
+    assert any(result.run in each["Key"] for each in objects)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_builds_run_at_the_same_time_in_threads_of_a_program(account: Account, web: Path) -> None:
