@@ -15,7 +15,7 @@ SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iprout
           openssh-client curl ca-certificates git
 # What a plain user needs beside SYSTEM; root needs QEMU for disks with a boot loader.
 SYSTEM_ROOTLESS := uidmap qemu-system-x86 qemu-utils
-SYSTEM_TEST := openssh-server awscli packer zsh fish xfsprogs qemu-system-arm qemu-efi-aarch64 $(SYSTEM_ROOTLESS)
+SYSTEM_TEST := openssh-server awscli packer zsh fish xfsprogs chromium qemu-system-arm qemu-efi-aarch64 $(SYSTEM_ROOTLESS)
 
 .PHONY: setup model site demo check test test-emulated lint types bench bench-smoke reliability fuzz docs constraints clean
 .DELETE_ON_ERROR:
@@ -115,6 +115,7 @@ model: setup
 docs: setup
 	$(BIN)/python -m docs.generate.spec docs/reference/spec.md
 	$(BIN)/python -m docs.generate.commands docs/reference/commands.md
+	$(BIN)/python -m docs.generate.man docs/reference/imagepipe.1
 	$(BIN)/python -m docs.generate.completion imagepipe/cli/completions
 	$(BIN)/python -m docs.generate.local_cloud docs/reference/local-cloud.md
 

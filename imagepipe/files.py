@@ -6,12 +6,16 @@ import os
 import secrets
 from pathlib import Path
 
+OWNER_ONLY = 0o600
+EVERYONE = 0o666
+"""Permission bits of a file that others may use as well, as far as the process's umask allows."""
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file that only its owner can read; it always has its old or its new content. Raises OSError."""
+
+def write_atomically(path: Path, content: str | bytes, *, mode: int = OWNER_ONLY) -> None:
+    """Write a file with these permission bits; it always has its old or its new content. Raises OSError."""
     half = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
         half.rename(path)

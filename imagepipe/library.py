@@ -55,10 +55,12 @@ class Events:
     """The classes of events, for `match` and `isinstance`: `case Events.StageFinished(): ...`."""
 
     RunStarted: TypeAlias = ev.RunStarted
+    StagePlanned: TypeAlias = ev.StagePlanned
     StageStarted: TypeAlias = ev.StageStarted
     Line: TypeAlias = ev.Line
     Progress: TypeAlias = ev.Progress
     Span: TypeAlias = ev.Span
+    Finding: TypeAlias = ev.Finding
     Held: TypeAlias = ev.Held
     Released: TypeAlias = ev.Released
     StageFinished: TypeAlias = ev.StageFinished
@@ -379,7 +381,13 @@ def build(
     check_files_of_bundles(loaded, region, is_local=cloud.local)
     if region:
         check_region(region, loaded)
-    options = RunOptions("json", None, timeout, keep_on_failure, fail_fast, LogOptions(is_quiet=True))
+    options = RunOptions(
+        "json",
+        timeout=timeout,
+        keep_on_failure=keep_on_failure,
+        fail_fast=fail_fast,
+        shown=LogOptions(is_quiet=True),
+    )
     cancel = Cancel(clock)
     with _opened(target, region, where, check_writable_quietly) as (regions, store), _garbage_collected():
 

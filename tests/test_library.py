@@ -6,11 +6,13 @@ import inspect
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -28,7 +30,12 @@ from imagepipe import (
     Events,
     Failure,
     ImagepipeError,
+    Plan,
+    PlannedAction,
+    PlannedSpec,
+    Problem,
     SpecError,
+    Specs,
     UsageError,
     build,
     load_specs,
@@ -114,6 +121,19 @@ def test_the_public_names_and_their_parameters_are_these() -> None:
 def test_every_public_name_is_in_the_reference() -> None:
     text = (ROOT / "docs" / "reference" / "library.md").read_text(encoding="utf-8")
     assert [name for name in imagepipe.__all__ if f"`{name}" not in text] == []
+
+
+def test_every_event_and_field_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "reference" / "library.md").read_text(encoding="utf-8")
+    rows: dict[str, str] = dict(re.findall(r"^\| `Events\.(\w+)` \| (.*) \|$", text, re.MULTILINE))
+    assert rows.keys() == KINDS.keys()
+    for name, kind in KINDS.items():
+        own = [each.name for each in fields(kind) if each.name not in ("time", "run")]
+        assert [each for each in own if f"`{each}`" not in rows[name]] == []
+    for value in (Specs, Cloud, Plan, PlannedSpec, PlannedAction, BuildResult, BuiltImage, Failure, Problem):
+        public = [each.name for each in fields(value) if not each.name.startswith("_")]
+        undocumented = {"excerpt", "length"}  # for the text of a problem
+        assert [each for each in public if f"`{each}`" not in text and each not in undocumented] == [], value
 
 
 def test_the_events_are_all_those_of_a_run() -> None:

@@ -88,7 +88,7 @@ class Scrub(Stage[Sealed]):
         if gate is not None and any(MARK in line for line in output):
             report = parse_report(output, code, f"scanning {machine.instance.id}")
             self.known.keep(request, report, ctx[self.source].id)
-            gate.judge(ctx.say, report, where="scanned the running machine before it stopped")
+            gate.judge(ctx.say, report, where="scanned the running machine before it stopped", record=ctx.finding)
         if gate is not None and code in FAILED:
             parse_report(output, code, f"scanning {machine.instance.id}")
         if code != 0 and FROZEN not in output:

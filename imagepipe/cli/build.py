@@ -32,6 +32,7 @@ from imagepipe.cli.options import (
     variable_options,
 )
 from imagepipe.cli.pass_options import pass_options
+from imagepipe.cli.report_folder import clear_folder, write_own_report
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import KeepingCommand, run_options
 from imagepipe.cli.state import open_writable_state
@@ -60,7 +61,7 @@ Examples:
   imagepipe build specs/ --format json >images.json
   imagepipe build specs/family --only runtime --with-dependents
   imagepipe build 'web-server.yaml[release=bookworm]'
-  imagepipe build web-server.yaml --junit tests.xml
+  imagepipe build web-server.yaml --junit tests.xml --report report/
   imagepipe build --plan web-server.plan
   imagepipe build web-server.yaml --state s3://our-state/team
   imagepipe build specs/ --state s3://our-state/team --engine temporal://localhost:7233
@@ -103,6 +104,7 @@ def build(options: BuildOptions) -> int:
     if options.engine.build_id is not None:
         raise UsageError("--build-id names a build on Temporal: it needs --engine temporal://HOST:PORT/NAMESPACE")
     with reported_in(options.run_options.junit):
+        clear_folder(options.run_options.report)
         return _build_images(options)
 
 
@@ -128,7 +130,9 @@ def _build_images(options: BuildOptions) -> int:
         target = work.target.with_account(regions)
         run = Run(run_id, store, clock, cancel, target, loaded, options.run_options, settled)
         outcome, baked = run.execute(regions, region, record_for_resume(work.values, loaded, region, settled.existing))
-        return print_end(run, outcome, baked)
+        code = print_end(run, outcome, baked)
+        write_own_report(run)
+        return code
 
 
 @dataclass(frozen=True, slots=True)

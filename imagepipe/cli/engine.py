@@ -142,13 +142,10 @@ def _check(options: BuildOptions, build_id: str) -> None:
         raise UsageError(
             f"--build-id {build_id}: not an id", hint="use letters, digits, '.', '_' and '-', at most 100 of them"
         )
-    if (
-        options.plan_file
-        or options.run_options.junit
-        or options.run_options.shown.log_file
-        or options.run_options.keep_on_failure is not None
-    ):
-        raise UsageError("--plan, --junit and --keep-on-failure cannot be combined with --engine")
+    given = options.run_options
+    is_kept = given.keep_on_failure is not None
+    if options.plan_file or given.junit or given.report or given.shown.log_file or is_kept:
+        raise UsageError("--plan, --junit, --report and --keep-on-failure cannot be combined with --engine")
     if not options.specs:
         raise UsageError("SPEC is missing: name a spec, or a folder with specs")
 

@@ -28,7 +28,7 @@ from imagepipe.spec.explain import did_you_mean
 
 POLL_SECONDS = {True: 0.3, False: 2.0}
 """Interval of looking for new events: of runs on this computer, and of those in a bucket."""
-SILENT = (ev.Held, ev.Span)
+SILENT = (ev.StagePlanned, ev.Finding, ev.Held, ev.Span)
 """Events that the log has no line for."""
 
 
@@ -101,7 +101,7 @@ class _Log:
         for event in self._reader.new():
             self._report.note(event)
             stage = getattr(event, "stage", None)
-            if stage is not None:
+            if stage is not None and not isinstance(event, ev.StagePlanned):
                 self._known.add(stage)
             is_wanted = not self._options.stages or (stage is not None and _matches(stage, self._options.stages))
             if is_wanted and not isinstance(event, SILENT) and (isinstance(event, ev.Line) or not self._options.is_raw):

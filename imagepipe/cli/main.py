@@ -40,6 +40,8 @@ COMMANDS = {
     "runs": ("imagepipe.cli.runs:runs", "List runs and the resources they still hold."),
     "show": ("imagepipe.cli.show:show", "Print the output of a run again."),
     "logs": ("imagepipe.cli.logs:logs", "Print the log of a run or of its stages, also while it is running."),
+    "report": ("imagepipe.cli.report:report", "Write reports of a run: HTML, JSON, Markdown, JUnit and others."),
+    "ui": ("imagepipe.cli.ui:ui", "Show all runs and images in a browser, live."),
     "ssh": ("imagepipe.cli.ssh:ssh", "Log in to a machine that was kept after a failure."),
     "images": ("imagepipe.cli.images:images", "List, show, launch, retire and deregister images."),
     "demo": ("imagepipe.cli.demo:demo", "Bake a sample on the local cloud, boot its image and fetch its page."),

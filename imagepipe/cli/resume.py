@@ -23,6 +23,7 @@ from imagepipe.cli.options import (
     variable_options,
 )
 from imagepipe.cli.pass_options import pass_options
+from imagepipe.cli.report_folder import clear_folder, write_own_report
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
 from imagepipe.cli.run_store import run_of
@@ -83,6 +84,7 @@ def resume(options: ResumeOptions) -> int:
         store.check_free(run)
         _check(past)  # first, so that the report of a run that cannot be resumed is not overwritten
         with reported_in(None if options.dry_run else options.run_options.junit):
+            clear_folder(None if options.dry_run else options.run_options.report)
             return _resume(options, past, store)
 
 
@@ -108,7 +110,11 @@ def _resume(options: ResumeOptions, past: JournalState, store: JournalStore) -> 
         cancel.check()
         resumed = Run(past.run.id, store, clock, cancel, target, loaded, options.run_options, Settled(existing))
         result = resumed.resume(regions, region, dry_run=options.dry_run)
-        return 0 if result is None else print_end(resumed, *result)
+        if result is None:
+            return 0
+        code = print_end(resumed, *result)
+        write_own_report(resumed)
+        return code
 
 
 def _existing(past: JournalState) -> dict[str, Existing]:

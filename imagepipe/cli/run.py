@@ -194,6 +194,8 @@ class Run:
             sinks.append(self.junit)
         events = Events(self.id, self.clock, self.masker, sinks)
         events.emit(ev.RunStarted(*events.stamp(), self._names()))
+        for event in planned_events(plan, events):
+            events.emit(event)
         if not gc.isenabled():
             gc.freeze()
             gc.enable()
@@ -219,6 +221,29 @@ class Run:
 
         local = open_store(Path(self.target.local)).ec2_certificate if self.target.local else None
         return BundleSigning(os.environ, self.folder.parents[1], local).recipients(loaded, region, home=home)
+
+
+def planned_events(plan: Plan, events: Events) -> Iterator[ev.StagePlanned]:
+    """Yield an event for each stage of the graph, so that reports have its edges even if it is never run."""
+    spec_of = {stage: build.spec for build in plan.baked for stage in build.stages}
+    tests = {stage for build in plan.baked for stage in build.tests}
+    optional = {stage for build in plan.baked for part in build.best_effort.values() for stage in part.stages}
+    homes: dict[str, str] = {}
+    for name in plan.graph.order():
+        stage, spec = plan.graph.stages[name], spec_of.get(name, "")
+        own = str(getattr(getattr(stage, "ec2", None), "region", ""))
+        region = own or homes.get(spec, "")
+        homes.setdefault(spec, region)  # the first stage finds the source image in the launch region
+        yield ev.StagePlanned(
+            *events.stamp(),
+            name,
+            stage.title(),
+            spec,
+            region,
+            needs=tuple(sorted(plan.graph.needs(name))),
+            is_test=name in tests,
+            is_optional=name in optional,
+        )
 
 
 @contextmanager

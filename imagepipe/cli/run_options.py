@@ -25,6 +25,8 @@ class RunOptions:
     output: Format
     """Format of the result on standard output."""
     junit: Path | None = None
+    report: Path | None = None
+    """Folder for reports of the run."""
     timeout: timedelta | None = None
     keep_on_failure: timedelta | None = None
     """Time for which a failed run's resources are kept; None deletes them at once."""
@@ -67,6 +69,13 @@ def run_options(command: F) -> F:
             metavar="FILE",
             type=click.Path(path_type=Path, dir_okay=False),
             help="Write JUnit XML with a case for each build and each test, whether or not they succeed.",
+        ),
+        click.option(
+            "--report",
+            metavar="DIR",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Write reports of the run into this folder when it ends, even if it fails: HTML, JSON, Markdown, JUnit"
+            " and others. In GitHub Actions, add to the job's summary and outputs too.",
         ),
         click.option(
             "--timeout",

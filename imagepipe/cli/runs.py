@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -92,7 +92,7 @@ def run_row(past: JournalState, clock: Clock) -> dict[str, object]:
         "state": state(past),
         "specs": list(past.run.specs),
         "image_names": image_names(past),
-        "images": [_image(image) for outputs in _by_spec(past) for image in _images(outputs)],
+        "images": [_image(image) for outputs in outputs_by_spec(past).values() for image in _images(outputs)],
         "held": [_held(claim) for claim in past.open_claims()],
     }
 
@@ -100,7 +100,7 @@ def run_row(past: JournalState, clock: Clock) -> dict[str, object]:
 def image_names(past: JournalState) -> list[str]:
     """Return the names of a run's images; those that they will get, if they do not exist yet."""
     names: dict[str, None] = {}
-    for outputs in _by_spec(past):
+    for outputs in outputs_by_spec(past).values():
         found = _images(outputs) or _parts(outputs.get("name"))
         names |= {str(each["name"]): None for each in found if "name" in each}
     return list(names)
@@ -154,17 +154,26 @@ def _duration(seconds: float) -> str:
     return f"{whole // 60}m {whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h {whole % 3600 // 60:02}m"
 
 
+def images_by_spec(past: JournalState) -> dict[str, list[dict[str, Any]]]:
+    """Return the images that a run kept, as the journal has them, by spec."""
+    only = past.run.specs[0] if len(past.run.specs) == 1 else ""
+    return {spec or only: _images(outputs) for spec, outputs in outputs_by_spec(past).items()}
+
+
 IMAGE_STAGES = ("replaced", "published", "keep")
 """Stages whose output is a spec's images, the one with the final names first."""
 
 
-def _by_spec(past: JournalState) -> Iterable[Mapping[str, Any]]:
-    """Return the outputs of each spec's stages, as the journal has them, by the stage's name without the spec."""
+def outputs_by_spec(past: JournalState) -> dict[str, dict[str, Any]]:
+    """Return the outputs of each spec's stages, as the journal has them, by the stage's name without the spec.
+
+    The only spec of a run has an empty key.
+    """
     found: dict[str, dict[str, Any]] = {}
     for name, done in past.outputs.items():
         spec, _, stage = name.rpartition("/")
         found.setdefault(spec, {})[stage] = done.value
-    return found.values()
+    return found
 
 
 def _images(outputs: Mapping[str, Any]) -> list[dict[str, Any]]:

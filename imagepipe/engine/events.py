@@ -38,6 +38,21 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StagePlanned(Event):
+    """A stage of the run's graph. A process emits one for each stage when it starts or resumes the run."""
+
+    stage: str
+    title: str
+    spec: str
+    region: str = ""
+    needs: tuple[str, ...] = ()
+    """Stages that must have ended before this one starts."""
+    is_test: bool = False
+    is_optional: bool = False
+    """True if the run succeeds even if the stage fails, because it belongs to a region that may fail alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class StageStarted(Event):
     stage: str
     title: str
@@ -74,6 +89,18 @@ class Span(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Finding(Event):
+    """A scan found something that must not be in an image, or that the spec allows."""
+
+    stage: str
+    rule: str
+    path: str
+    text: str
+    allowed: str = ""
+    """Reason for which the spec allows it; empty if it does not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Held(Event):
     """The run created a resource in a cloud."""
 
@@ -104,6 +131,8 @@ class StageFailed(Event):
     seconds: float
     error: str
     hint: str | None = None
+    code: str = ""
+    """Error code of the cloud, such as `InvalidAMIName.Duplicate`, or exit code of a command; empty without either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +144,29 @@ class RunFinished(Event):
 
 
 AnyEvent = (
-    RunStarted | StageStarted | Line | Progress | Span | Held | Released | StageFinished | StageFailed | RunFinished
+    RunStarted
+    | StagePlanned
+    | StageStarted
+    | Line
+    | Progress
+    | Span
+    | Finding
+    | Held
+    | Released
+    | StageFinished
+    | StageFailed
+    | RunFinished
 )
 KINDS: dict[str, type[AnyEvent]] = {
     kind.__name__: kind
     for kind in (
         RunStarted,
+        StagePlanned,
         StageStarted,
         Line,
         Progress,
         Span,
+        Finding,
         Held,
         Released,
         StageFinished,

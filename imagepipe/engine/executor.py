@@ -29,7 +29,7 @@ from imagepipe.engine.groups import Groups
 from imagepipe.engine.journal import Claim, Journal, Lifetime
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.engine.undo import StillHeld, Undoer, undo
-from imagepipe.errors import Cancelled, ImagepipeError, StageError
+from imagepipe.errors import Cancelled, CloudError, CommandFailed, ImagepipeError, StageError
 
 T = TypeVar("T")
 
@@ -352,12 +352,22 @@ def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint:
     except BaseException as error:
         hint = error.hint if isinstance(error, ImagepipeError) else None
         seconds = ctx.clock.monotonic() - began
-        events.emit(ev.StageFailed(*events.stamp(), name, seconds, _message_of(error), hint))
+        events.emit(ev.StageFailed(*events.stamp(), name, seconds, _message_of(error), hint, _code_of(error)))
         with suppress(ImagepipeError):
             ctx.journal.note("failed", stage=name)
         raise
     events.emit(ev.StageFinished(*events.stamp(), name, ctx.clock.monotonic() - began, summary))
     return result
+
+
+def _code_of(error: BaseException) -> str:
+    match error:
+        case CloudError():
+            return error.code
+        case CommandFailed(code=int(code)):
+            return str(code)
+        case _:
+            return ""
 
 
 def _message_of(error: BaseException) -> str:

@@ -177,6 +177,10 @@ class Context:
         """Write a line of a command's output to the log."""
         self._emit(events.Line(*self._stamp(), self.stage, stream, text))
 
+    def finding(self, rule: str, path: str, text: str, allowed: str = "") -> None:
+        """Record something that a scan found; `allowed` is the reason for which it may be in the image."""
+        self._emit(events.Finding(*self._stamp(), self.stage, rule, path, text, allowed))
+
     def progress(self, text: str, done: float | None = None, *, of_bytes: int | None = None) -> None:
         """Report the progress of the stage: `done` from 0 to 1, and the size of the whole if bytes are transferred."""
         self._emit(events.Progress(*self._stamp(), self.stage, text, done, of_bytes))

@@ -81,6 +81,8 @@ class ConsoleReport:
             case ev.Span():
                 if self._is_verbose:
                     self._line(event, event.stage, f"{event.seconds:.1f} s of it: {event.label}", "dim")
+            case ev.StagePlanned() | ev.Finding():
+                pass
             case _:
                 assert_never(event)
 

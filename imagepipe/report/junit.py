@@ -17,6 +17,7 @@ from pathlib import Path
 
 from imagepipe.engine import events as ev
 from imagepipe.errors import ImagepipeError
+from imagepipe.report.model import RunReport, StageReport
 
 OUTPUT_LINES = 200
 """Number of last lines of a test's output in the file."""
@@ -125,6 +126,50 @@ class JUnitReport:
         except OSError as problem:
             self.problem = problem
             raise
+
+
+def junit_of(report: RunReport) -> bytes:
+    """Return the file for the report of a run. It needs the tests of each spec, so `report.has_graph` must be true."""
+    failures = [stage for stage in report.failures if not stage.is_optional]
+    how = {"running": "is in progress", "cancelled": "was cancelled"}.get(report.outcome, report.outcome)
+    cause = _words(failures[0]).splitlines()[0] if failures else f"the run {how}"
+    root = ET.Element("testsuites")
+    by_spec = report.by_spec()
+    for spec in dict.fromkeys((*report.specs, *by_spec)):
+        own = by_spec.get(spec, [])
+        _add_suite(root, spec, [_build_case(spec, own, report, cause), *map(_test_case, _tests(own))], cause)
+    return _xml_file(root)
+
+
+def _tests(stages: Iterable[StageReport]) -> list[StageReport]:
+    """Return the stages that are tests."""
+    return [stage for stage in stages if stage.is_test]
+
+
+def _build_case(spec: str, own: Sequence[StageReport], report: RunReport, cause: str) -> _Case:
+    required = [stage for stage in own if not stage.is_optional]
+    others = [stage for stage in required if not stage.is_test]
+    failed = min((stage for stage in others if stage.status == "failed"), key=lambda stage: stage.end, default=None)
+    case = _Case(spec, BUILD, sum(stage.seconds or 0.0 for stage in others), ran=True)
+    has_failed_test = any(stage.status == "failed" for stage in _tests(own))
+    is_done = report.outcome == "succeeded" or (own and all(stage.status == "succeeded" for stage in required))
+    if failed is not None:
+        case.error = _words(failed)
+    elif not is_done and not has_failed_test:
+        case.error = f"not built: {cause}"
+    return case
+
+
+def _test_case(stage: StageReport) -> _Case:
+    case = _Case(stage.spec, stage.title, stage.seconds or 0.0, ran=stage.status in ("succeeded", "failed"))
+    case.lines = [line.text for line in stage.log.tail(OUTPUT_LINES)]
+    if stage.status == "failed":
+        case.failure = stage.error + (f"\nhint: {stage.hint}" if stage.hint else "")
+    return case
+
+
+def _words(stage: StageReport) -> str:
+    return f"{stage.name}: {stage.error}" + (f"\nhint: {stage.hint}" if stage.hint else "")
 
 
 def write_error(path: Path, error: str, *, suites: Sequence[str] = ("imagepipe",)) -> None:

@@ -24,12 +24,15 @@ ROOT = Path(__file__).resolve().parents[2]
 HELD = {"kind": "instance", "id": "i-1", "region": "us-east-1"}
 NO_RESULT = {
     *("demo", "ssh", "bundle pack", "bundle unpack", "bundle verify"),
-    *("local serve", "local stop", "local images import"),
-    "worker",
+    *("local serve", "local stop", "local images import", "local reset", "local run", "local ssh"),
+    *("worker", "init", "fmt", "ui"),
 }
 """Commands whose exit code says it all."""
-ONE_LINE = {"local account add", "local account env", "local account key", "local base"}
-"""Commands that print an id, a path, or lines for a shell."""
+ONE_LINE = {
+    *("local account add", "local account env", "local account key", "local base", "local console"),
+    *("completion", "schema", "logs"),
+}
+"""Commands that print an id, a path, lines for a shell, a file, or lines as they came."""
 
 
 def _commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:

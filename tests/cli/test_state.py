@@ -92,6 +92,11 @@ def test_a_run_of_another_machine_is_listed_shown_and_cleaned(cloud: Cloud, tmp_
     shown = _call("show", "latest", *at)
     assert "no capacity" in shown.output
     assert "its process died" in shown.output
+    reported = _call("report", "latest", *at, "--output", "out")
+    assert reported.exit_code == 0, reported.output
+    found = json.loads(Path("out/report.json").read_text())
+    assert (found["outcome"], found["errors"][0]["message"]) == ("died", "no capacity")
+    assert [each["kind"] for each in found["resources"]] == ["key-pair"]
     cleaned = _call("clean", "7f3a", *at)
     assert cleaned.exit_code == 0, cleaned.output
     assert "7f3a91c2: deleted: key-pair key-" in cleaned.output

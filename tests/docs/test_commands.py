@@ -18,6 +18,13 @@ def test_the_reference_of_commands_is_not_stale(tmp_path: Path) -> None:
     assert page == made.read_text(encoding="utf-8"), "run: make docs"
 
 
+def test_the_man_page_is_not_stale(tmp_path: Path) -> None:
+    made = tmp_path / "imagepipe.1"
+    subprocess.run([sys.executable, "-m", "docs.generate.man", str(made)], check=True, cwd=ROOT)
+    page = (ROOT / "docs/reference/imagepipe.1").read_text(encoding="utf-8")
+    assert page == made.read_text(encoding="utf-8"), "run: make docs"
+
+
 def test_the_reference_of_the_local_cloud_is_not_stale() -> None:
     from docs.generate.local_cloud import lines
 

@@ -14,10 +14,12 @@ from imagepipe.masking import MASK, Masker
 NOW = datetime(2026, 11, 23, 3, 5, 7, 123456, tzinfo=UTC)
 SAMPLES: list[ev.AnyEvent] = [
     ev.RunStarted(NOW, "r", ("web", "base")),
+    ev.StagePlanned(NOW, "r", "s", "title", "web", "us-east-1", ("a", "b"), True, False),
     ev.StageStarted(NOW, "r", "s", "title"),
     ev.Line(NOW, "r", "s", "err", "ünïcode \t x"),
     ev.Progress(NOW, "r", "s", "half", 0.5),
     ev.Span(NOW, "r", "s", "boot", 1.5),
+    ev.Finding(NOW, "r", "s", "private-key", "/root/key", "a private key", "a test key"),
     ev.Held(NOW, "r", "instance", "us-east-1", "i-1"),
     ev.Released(NOW, "r", "instance", "us-east-1", "i-1"),
     ev.StageFinished(NOW, "r", "s", 1.0, "fine"),

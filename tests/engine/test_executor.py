@@ -13,7 +13,7 @@ from imagepipe.engine import events as ev
 from imagepipe.engine.groups import Groups, Limit
 from imagepipe.engine.journal import Lifetime, State
 from imagepipe.engine.stage import After, Context, Ref, Stage
-from imagepipe.errors import Cancelled
+from imagepipe.errors import Cancelled, CloudError, CommandFailed, StageError
 from tests import run_folders
 from tests.engine.rig import RUN, Rig, failing, holding, meeting
 
@@ -168,6 +168,24 @@ def test_the_events_tell_the_whole_story(rig: Rig) -> None:
     finished = rig.seen[-1]
     assert isinstance(finished, ev.RunFinished)
     assert finished.outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (CloudError("taken", code="InvalidAMIName.Duplicate"), "InvalidAMIName.Duplicate"),
+        (CommandFailed("exit code 3", code=3), "3"),
+        (CommandFailed("the connection broke", code=None), ""),
+        (StageError("no"), ""),
+    ],
+)
+def test_a_failure_has_the_code_of_the_cloud_or_of_the_command(rig: Rig, error: Exception, code: str) -> None:
+    def work(ctx: Context) -> None:
+        raise error
+
+    rig.add("stage", work)
+    rig.execute()
+    assert [event.code for event in rig.seen if isinstance(event, ev.StageFailed)] == [code]
 
 
 def test_two_hundred_stages_wait_side_by_side(rig: Rig) -> None:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from imagepipe.engine import events as ev
-from imagepipe.report.junit import JUnitReport, Suite, write_error
+from imagepipe.report.junit import JUnitReport, Suite, junit_of, write_error
+from tests.report import runs
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 CASES = (("test-boot", "boot the new image"), ("test-1", "the page"), ("test-2", "the port"))
@@ -161,3 +162,42 @@ def test_events_that_cannot_be_read_cost_a_resumed_run_their_times_only(tmp_path
     (tmp_path / "events.jsonl").write_text("not json\n")
     suite = _resumed(tmp_path, ev.read_events(tmp_path / "events.jsonl"))
     assert (suite.get("errors"), suite.get("skipped"), suite.get("time")) == ("0", "0", "1.000")
+
+
+def test_a_finished_run_has_the_same_cases_from_its_report() -> None:
+    [suite] = ET.fromstring(junit_of(runs.succeeded()))
+    assert [(case.get("name"), case.get("time"), len(case)) for case in suite] == [
+        ("build", "26.500", 0),
+        ("the page", "1.000", 0),
+        ("the port", "3.000", 0),
+    ]
+
+
+def test_a_failed_run_has_its_error_and_skips_its_tests_in_its_report() -> None:
+    [suite] = ET.fromstring(junit_of(runs.failed()))
+    assert (suite.get("errors"), suite.get("failures"), suite.get("skipped")) == ("1", "0", "2")
+    error = suite[0].find("error")
+    assert error is not None
+    assert error.text == "step-1: step 'packages' (web.yaml:7): exit code 100\nhint: run apt-get update"
+
+
+def test_a_run_that_died_or_is_in_progress_is_an_error_in_its_report() -> None:
+    for is_alive, words in ((False, "not built: the run died"), (True, "not built: the run is in progress")):
+        [suite] = ET.fromstring(junit_of(runs.reported(runs.BEGINNING, None, is_alive=is_alive)))
+        error = suite[0].find("error")
+        assert error is not None
+        assert error.get("message") == words
+
+
+def test_a_failed_test_is_no_error_of_the_build_in_its_report() -> None:
+    events: list[ev.AnyEvent] = [*runs.PLANNED, ev.StageFailed(*runs.at(1), "test-1", 1.0, "got 404", "look")]
+    [suite] = ET.fromstring(junit_of(runs.reported(events)))
+    assert (suite.get("errors"), suite.get("failures"), suite.get("skipped")) == ("0", "1", "1")
+    assert suite[1].findtext("failure") == "got 404\nhint: look"
+
+
+def test_a_region_that_failed_alone_is_no_error_in_its_report() -> None:
+    alone = runs.planned("copy-eu-west-1", "copy", is_optional=True)
+    failure = ev.StageFailed(*runs.at(30), "copy-eu-west-1", 1.0, "denied")
+    [suite] = ET.fromstring(junit_of(runs.reported([*runs.SUCCEEDED[:-1], alone, failure], "succeeded")))
+    assert (suite.get("errors"), suite.get("failures")) == ("0", "0")

@@ -130,7 +130,7 @@ class BundleRoot(Stage[Bundle]):
         if self._gate(ctx) is not None:
             if root.report is None:
                 raise HygieneError(f"scanning {ctx[self.machine].instance.id}: the agent sent no report")
-            self.gate.judge(ctx.say, root.report, where="scanned the machine's root for the bundle")
+            self.gate.judge(ctx.say, root.report, where="scanned the machine's root for the bundle", record=ctx.finding)
         check_size(root.size, label.name)
         ctx.say(root.describe())
         with ctx.span("bytes"):

@@ -46,7 +46,7 @@ class CheckBundle(Stage[Image]):
         request = self.gate.request(builder_key=public_key(ctx[self.machine].endpoint))
         with self._unpacked(ctx, image) as disk:
             report = self.offline.scan(ctx, disk, request)
-        self.gate.judge(ctx.say, report, where="unpacked the bundle and read its disk offline")
+        self.gate.judge(ctx.say, report, where="unpacked the bundle and read its disk offline", record=ctx.finding)
         return image
 
     @contextmanager

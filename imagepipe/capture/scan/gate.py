@@ -42,8 +42,18 @@ class Gate:
         """Return the request for a scan."""
         return ScanRequest(tuple(rules), self.secrets, builder_key)
 
-    def judge(self, say: Callable[[str], None], report: Report, *, where: str, is_whole: bool = True) -> None:
+    def judge(
+        self,
+        say: Callable[[str], None],
+        report: Report,
+        *,
+        where: str,
+        is_whole: bool = True,
+        record: Callable[[str, str, str, str], None] = lambda rule, path, text, allowed: None,
+    ) -> None:
         """Log the extent of the scan and the allowed findings. Raises HygieneError with the other findings.
+
+        `record` is called with the rule, path, description and exception of each finding (`Context.finding`).
 
         `is_whole`: this is the only scan of the build, so a warning is logged for an exception that matched nothing.
         """
@@ -56,6 +66,7 @@ class Gate:
         left = []
         for finding in report.findings:
             allowed = next((each for each in self.allow if each.covers(finding)), None)
+            record(finding.rule, finding.path, finding.what, allowed.reason if allowed else "")
             if allowed is None:
                 left.append(finding)
                 say(f"found: {_line(finding)}")

@@ -106,7 +106,7 @@ class CheckHygiene(Stage[Image]):
         where = f"read {'the snapshot' if len(reports) == 1 else f'{len(reports)} snapshots'} offline"
         report = Report.of_all(reports)
         self.known.keep(request, report, source, image.id)
-        self.gate.judge(ctx.say, report, where=where)
+        self.gate.judge(ctx.say, report, where=where, record=ctx.finding)
         return image
 
     def title(self) -> str:
@@ -143,7 +143,9 @@ class CheckNewInstance(Stage[Reachable]):
             code = run_script(self.connections.get(machine.endpoint), script, watch).code
         report = parse_report(output, code, f"scanning the test instance {machine.instance.id}")
         self.known.keep(request, report, source, image)
-        self.gate.judge(ctx.say, report, where="scanned the test instance after its boot", is_whole=False)
+        self.gate.judge(
+            ctx.say, report, where="scanned the test instance after its boot", is_whole=False, record=ctx.finding
+        )
         return machine
 
     def title(self) -> str:

@@ -5,7 +5,7 @@ _imagepipe_command() {
     values=''
     case $1 in
         '')
-            commands='init build validate publish plan why ci-matrix graph convert provisioners fmt schema policy resume clean runs show logs ssh images demo worker bundle completion local'
+            commands='init build validate publish plan why ci-matrix graph convert provisioners fmt schema policy resume clean runs show logs report ui ssh images demo worker bundle completion local'
             options='--version --help'
             arguments=nothing
             ;;
@@ -20,7 +20,7 @@ _imagepipe_command() {
             ;;
         build)
             commands=''
-            options='--local --profile --endpoint-url --region --assume-role --var --var-file --format -q --quiet -v --verbose --log-file --junit --timeout --keep-on-failure --only --with-dependents --force --state --engine --build-id --plan --fail-fast --help'
+            options='--local --profile --endpoint-url --region --assume-role --var --var-file --format -q --quiet -v --verbose --log-file --junit --report --timeout --keep-on-failure --only --with-dependents --force --state --engine --build-id --plan --fail-fast --help'
             arguments=specs
             values+=--profile:nothing$'\n'
             values+=--endpoint-url:nothing$'\n'
@@ -31,6 +31,7 @@ _imagepipe_command() {
             values+='--format:text json'$'\n'
             values+=--log-file:files$'\n'
             values+=--junit:files$'\n'
+            values+=--report:folders$'\n'
             values+=--timeout:nothing$'\n'
             values+=--only:nothing$'\n'
             values+=--state:nothing$'\n'
@@ -157,13 +158,14 @@ _imagepipe_command() {
             ;;
         resume)
             commands=''
-            options='--var --var-file --dry-run --format -q --quiet -v --verbose --log-file --junit --timeout --keep-on-failure --state --local --profile --endpoint-url --help'
+            options='--var --var-file --dry-run --format -q --quiet -v --verbose --log-file --junit --report --timeout --keep-on-failure --state --local --profile --endpoint-url --help'
             arguments=runs
             values+=--var:nothing$'\n'
             values+=--var-file:files$'\n'
             values+='--format:text json'$'\n'
             values+=--log-file:files$'\n'
             values+=--junit:files$'\n'
+            values+=--report:folders$'\n'
             values+=--timeout:nothing$'\n'
             values+=--state:nothing$'\n'
             values+=--profile:nothing$'\n'
@@ -207,6 +209,26 @@ _imagepipe_command() {
             options='-f --follow -n --raw --state --local --profile --endpoint-url --help'
             arguments=runs
             values+=-n:nothing$'\n'
+            values+=--state:nothing$'\n'
+            values+=--profile:nothing$'\n'
+            values+=--endpoint-url:nothing$'\n'
+            ;;
+        report)
+            commands=''
+            options='-o --output --format --state --local --profile --endpoint-url --help'
+            arguments=runs
+            values+=-o:folders$'\n'
+            values+=--output:folders$'\n'
+            values+=--format:nothing$'\n'
+            values+=--state:nothing$'\n'
+            values+=--profile:nothing$'\n'
+            values+=--endpoint-url:nothing$'\n'
+            ;;
+        ui)
+            commands=''
+            options='--port --open --state --local --profile --endpoint-url --help'
+            arguments=nothing
+            values+=--port:nothing$'\n'
             values+=--state:nothing$'\n'
             values+=--profile:nothing$'\n'
             values+=--endpoint-url:nothing$'\n'

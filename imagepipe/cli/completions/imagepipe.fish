@@ -1,7 +1,7 @@
 # Completion of imagepipe for fish, made from its commands by `make docs`; do not edit.
 # To install it: imagepipe completion --help
 
-set -g __imagepipe_valued --account --address --arch --assume-role --bakes --bakes-per-minute --bucket --build-id --certificate --ci --distribution --ec2-certificate --endpoint-url --engine --faults --for --format --grace --health --id --in-region --include --instance --instance-type --junit --levels --log-file --member --metrics --name --namespace --older-than --only --out --output --part --plan --policy --port --prices --private-key --profile --queue --region --role --spec --state --status --store --subnet --temporal --timeout --user --var --var-file -i -n
+set -g __imagepipe_valued --account --address --arch --assume-role --bakes --bakes-per-minute --bucket --build-id --certificate --ci --distribution --ec2-certificate --endpoint-url --engine --faults --for --format --grace --health --id --in-region --include --instance --instance-type --junit --levels --log-file --member --metrics --name --namespace --older-than --only --out --output --part --plan --policy --port --prices --private-key --profile --queue --region --report --role --spec --state --status --store --subnet --temporal --timeout --user --var --var-file -i -n -o
 
 function __imagepipe_words
     # The words before the cursor that are neither options nor their values.
@@ -64,6 +64,8 @@ complete -c imagepipe -n '__imagepipe_at' -a clean -d 'Delete the resources of d
 complete -c imagepipe -n '__imagepipe_at' -a runs -d 'List runs and the resources they still hold.'
 complete -c imagepipe -n '__imagepipe_at' -a show -d 'Print the output of a run again.'
 complete -c imagepipe -n '__imagepipe_at' -a logs -d 'Print the log of a run or of its stages, also while it is running.'
+complete -c imagepipe -n '__imagepipe_at' -a report -d 'Write reports of a run: HTML, JSON, Markdown, JUnit and others.'
+complete -c imagepipe -n '__imagepipe_at' -a ui -d 'Show all runs and images in a browser, live.'
 complete -c imagepipe -n '__imagepipe_at' -a ssh -d 'Log in to a machine that was kept after a failure.'
 complete -c imagepipe -n '__imagepipe_at' -a images -d 'List, show, launch, retire and deregister images.'
 complete -c imagepipe -n '__imagepipe_at' -a demo -d 'Bake a sample on the local cloud, boot its image and fetch its page.'
@@ -93,6 +95,7 @@ complete -c imagepipe -n '__imagepipe_in build' -s q -l quiet -d 'Print no log: 
 complete -c imagepipe -n '__imagepipe_in build' -s v -l verbose -d 'Also log created resources, and the time of boots, commands, transfers and waits'
 complete -c imagepipe -n '__imagepipe_in build' -l log-file -r -F -d 'Also write the log, as --verbose prints it, into this file'
 complete -c imagepipe -n '__imagepipe_in build' -l junit -r -F -d 'Write JUnit XML with a case for each build and each test, whether or not they succeed'
+complete -c imagepipe -n '__imagepipe_in build' -l report -x -a '(__fish_complete_directories)' -d 'Write reports of the run into this folder when it ends, even if it fails: HTML, JSON, Markdown, JUnit and others'
 complete -c imagepipe -n '__imagepipe_in build' -l timeout -x -d 'Stop the build after this time and clean up, as after Ctrl-C'
 complete -c imagepipe -n '__imagepipe_in build' -l keep-on-failure -d 'After a failure, keep everything and print how to log in'
 complete -c imagepipe -n '__imagepipe_in build' -l only -x -d 'Of the specs given, only this one'
@@ -214,6 +217,7 @@ complete -c imagepipe -n '__imagepipe_in resume' -s q -l quiet -d 'Print no log:
 complete -c imagepipe -n '__imagepipe_in resume' -s v -l verbose -d 'Also log created resources, and the time of boots, commands, transfers and waits'
 complete -c imagepipe -n '__imagepipe_in resume' -l log-file -r -F -d 'Also write the log, as --verbose prints it, into this file'
 complete -c imagepipe -n '__imagepipe_in resume' -l junit -r -F -d 'Write JUnit XML with a case for each build and each test, whether or not they succeed'
+complete -c imagepipe -n '__imagepipe_in resume' -l report -x -a '(__fish_complete_directories)' -d 'Write reports of the run into this folder when it ends, even if it fails: HTML, JSON, Markdown, JUnit and others'
 complete -c imagepipe -n '__imagepipe_in resume' -l timeout -x -d 'Stop the build after this time and clean up, as after Ctrl-C'
 complete -c imagepipe -n '__imagepipe_in resume' -l keep-on-failure -d 'After a failure, keep everything and print how to log in'
 complete -c imagepipe -n '__imagepipe_in resume' -l state -x -d 'Keep runs in this bucket, for all machines, instead of on this computer (`local`)'
@@ -258,6 +262,21 @@ complete -c imagepipe -n '__imagepipe_in logs' -l local -d 'The bucket of --stat
 complete -c imagepipe -n '__imagepipe_in logs' -l profile -x -d 'Use this AWS profile for --state, and for the run\'s cloud'
 complete -c imagepipe -n '__imagepipe_in logs' -l endpoint-url -x -d 'The bucket of --state is at this endpoint, not on AWS'
 complete -c imagepipe -n '__imagepipe_in logs' -l help -d 'Show this message and exit'
+complete -c imagepipe -n '__imagepipe_in report' -k -a '(__imagepipe_runs)'
+complete -c imagepipe -n '__imagepipe_in report' -s o -l output -x -a '(__fish_complete_directories)' -d 'Write the files into this folder'
+complete -c imagepipe -n '__imagepipe_in report' -l format -x -d 'Write only these, separated by commas: html, json, markdown, trace, junit, otlp, prometheus, github-output, dotenv'
+complete -c imagepipe -n '__imagepipe_in report' -l state -x -d 'Keep runs in this bucket, for all machines, instead of on this computer (`local`)'
+complete -c imagepipe -n '__imagepipe_in report' -l local -d 'The bucket of --state is in the local cloud'
+complete -c imagepipe -n '__imagepipe_in report' -l profile -x -d 'Use this AWS profile for --state, and for the run\'s cloud'
+complete -c imagepipe -n '__imagepipe_in report' -l endpoint-url -x -d 'The bucket of --state is at this endpoint, not on AWS'
+complete -c imagepipe -n '__imagepipe_in report' -l help -d 'Show this message and exit'
+complete -c imagepipe -n '__imagepipe_in ui' -l port -x -d 'Port on 127.0.0.1'
+complete -c imagepipe -n '__imagepipe_in ui' -l open -d 'Open the page in the browser'
+complete -c imagepipe -n '__imagepipe_in ui' -l state -x -d 'Keep runs in this bucket, for all machines, instead of on this computer (`local`)'
+complete -c imagepipe -n '__imagepipe_in ui' -l local -d 'The bucket of --state is in the local cloud'
+complete -c imagepipe -n '__imagepipe_in ui' -l profile -x -d 'Use this AWS profile for --state, and for the run\'s cloud'
+complete -c imagepipe -n '__imagepipe_in ui' -l endpoint-url -x -d 'The bucket of --state is at this endpoint, not on AWS'
+complete -c imagepipe -n '__imagepipe_in ui' -l help -d 'Show this message and exit'
 complete -c imagepipe -n '__imagepipe_in ssh' -k -a '(__imagepipe_runs)'
 complete -c imagepipe -n '__imagepipe_in ssh' -l instance -x -d 'Log in to this instance, if the run has several'
 complete -c imagepipe -n '__imagepipe_in ssh' -l state -x -d 'Keep runs in this bucket, for all machines, instead of on this computer (`local`)'

@@ -24,6 +24,8 @@ _imagepipe() {
         'runs:List runs and the resources they still hold.'
         'show:Print the output of a run again.'
         'logs:Print the log of a run or of its stages, also while it is running.'
+        'report:Write reports of a run: HTML, JSON, Markdown, JUnit and others.'
+        'ui:Show all runs and images in a browser, live.'
         'ssh:Log in to a machine that was kept after a failure.'
         'images:List, show, launch, retire and deregister images.'
         'demo:Bake a sample on the local cloud, boot its image and fetch its page.'
@@ -59,6 +61,8 @@ _imagepipe() {
                 runs) _imagepipe_runs ;;
                 show) _imagepipe_show ;;
                 logs) _imagepipe_logs ;;
+                report) _imagepipe_report ;;
+                ui) _imagepipe_ui ;;
                 ssh) _imagepipe_ssh ;;
                 images) _imagepipe_images ;;
                 demo) _imagepipe_demo ;;
@@ -100,6 +104,7 @@ _imagepipe_build() {
         '(-v --verbose)'{-v,--verbose}'[Also log created resources, and the time of boots, commands, transfers and waits]' \
         '--log-file[Also write the log, as --verbose prints it, into this file]:value:_files' \
         '--junit[Write JUnit XML with a case for each build and each test, whether or not they succeed]:value:_files' \
+        '--report[Write reports of the run into this folder when it ends, even if it fails\: HTML, JSON, Markdown, JUnit and others]:value:_files -/' \
         '--timeout[Stop the build after this time and clean up, as after Ctrl-C]:value: ' \
         '--keep-on-failure[After a failure, keep everything and print how to log in]' \
         '*--only[Of the specs given, only this one]:value: ' \
@@ -295,6 +300,7 @@ _imagepipe_resume() {
         '(-v --verbose)'{-v,--verbose}'[Also log created resources, and the time of boots, commands, transfers and waits]' \
         '--log-file[Also write the log, as --verbose prints it, into this file]:value:_files' \
         '--junit[Write JUnit XML with a case for each build and each test, whether or not they succeed]:value:_files' \
+        '--report[Write reports of the run into this folder when it ends, even if it fails\: HTML, JSON, Markdown, JUnit and others]:value:_files -/' \
         '--timeout[Stop the build after this time and clean up, as after Ctrl-C]:value: ' \
         '--keep-on-failure[After a failure, keep everything and print how to log in]' \
         '--state[Keep runs in this bucket, for all machines, instead of on this computer (`local`)]:value: ' \
@@ -365,6 +371,34 @@ _imagepipe_logs() {
         '--endpoint-url[The bucket of --state is at this endpoint, not on AWS]:value: ' \
         '--help[Show this message and exit]' \
         '*:argument:_imagepipe_find_runs'
+}
+
+_imagepipe_report() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '(-o --output)'{-o,--output}'[Write the files into this folder]:value:_files -/' \
+        '--format[Write only these, separated by commas\: html, json, markdown, trace, junit, otlp, prometheus, github-output, dotenv]:value: ' \
+        '--state[Keep runs in this bucket, for all machines, instead of on this computer (`local`)]:value: ' \
+        '--local[The bucket of --state is in the local cloud]' \
+        '--profile[Use this AWS profile for --state, and for the run'\''s cloud]:value: ' \
+        '--endpoint-url[The bucket of --state is at this endpoint, not on AWS]:value: ' \
+        '--help[Show this message and exit]' \
+        '*:argument:_imagepipe_find_runs'
+}
+
+_imagepipe_ui() {
+    local state line curcontext=$curcontext
+    local -a commands
+    _arguments -s \
+        '--port[Port on 127.0.0.1]:value: ' \
+        '--open[Open the page in the browser]' \
+        '--state[Keep runs in this bucket, for all machines, instead of on this computer (`local`)]:value: ' \
+        '--local[The bucket of --state is in the local cloud]' \
+        '--profile[Use this AWS profile for --state, and for the run'\''s cloud]:value: ' \
+        '--endpoint-url[The bucket of --state is at this endpoint, not on AWS]:value: ' \
+        '--help[Show this message and exit]' \
+        '*:argument: '
 }
 
 _imagepipe_ssh() {

@@ -54,6 +54,18 @@ def test_a_finding_fails_with_its_path_its_rule_and_how_to_allow_it() -> None:
     assert "create it at the first boot" in (raised.value.hint or "")
 
 
+def test_every_finding_is_recorded_with_the_reason_for_which_it_is_allowed() -> None:
+    recorded: list[tuple[str, str, str, str]] = []
+    gate = Gate((Allowed("/srv/*", "private-key", "a test key"),))
+    report = Report((KEY, HISTORY), 12, 3 << 20, read=12)
+    with pytest.raises(HygieneError):
+        gate.judge(lambda line: None, report, where="read", record=lambda *row: recorded.append(row))
+    assert recorded == [
+        ("private-key", KEY.path, KEY.what, "a test key"),
+        ("shell-history", HISTORY.path, HISTORY.what, ""),
+    ]
+
+
 def test_of_many_findings_twenty_are_listed_and_the_rest_counted() -> None:
     many = [KEY._replace(path=f"/key-{number:02}") for number in range(SHOWN + 5)]
     with pytest.raises(HygieneError, match="and 5 more") as raised:

@@ -1,0 +1,127 @@
+"""The report of a run as OpenTelemetry traces, in the JSON encoding of OTLP (opentelemetry.io/docs/specs/otlp).
+
+    curl --data @otlp.json -H 'Content-Type: application/json' "$OTEL_EXPORTER_OTLP_ENDPOINT/v1/traces"
+
+The run is a span, and each stage a span within it. The attributes are those of the semantic conventions for CI/CD,
+which are still in development; all of their names are here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from imagepipe import __version__
+from imagepipe.report.model import RunReport
+
+CONVENTIONS = "https://opentelemetry.io/schemas/1.37.0"
+"""Version of the semantic conventions that the attributes are from."""
+TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+"""The environment variable by which a CI system says what the run is a part of (W3C, "Trace Context")."""
+INTERNAL, OK, ERROR = 1, 1, 2
+RESULTS = {"succeeded": "success", "failed": "failure", "cancelled": "cancellation", "died": "error"}
+
+
+def otlp(report: RunReport, traceparent: str = "") -> dict[str, Any]:
+    """Return an ExportTraceServiceRequest; `traceparent` is the span that the run belongs to, if there is one."""
+    parent = TRACEPARENT.fullmatch(traceparent)
+    trace = parent[1] if parent else _id(report.run, "trace", 32)
+    spans = [_run_span(report, trace, parent[2] if parent else ""), *_stage_spans(report, trace)]
+    resource = [_attribute("service.name", "imagepipe"), _attribute("service.version", __version__)]
+    return {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": resource},
+                "scopeSpans": [{"scope": {"name": "imagepipe", "version": __version__}, "spans": spans}],
+                "schemaUrl": CONVENTIONS,
+            }
+        ]
+    }
+
+
+def _run_span(report: RunReport, trace: str, parent: str) -> dict[str, Any]:
+    attributes = {
+        "cicd.pipeline.name": ", ".join(report.specs),
+        "cicd.pipeline.run.id": report.run,
+        "cicd.pipeline.result": RESULTS.get(report.outcome, ""),
+        "vcs.ref.head.revision": report.commit,
+        "imagepipe.images": ", ".join(f"{image.id} in {image.region}" for image in report.images),
+    }
+    error = "" if report.outcome in ("succeeded", "running") else f"the run {_said(report)}"
+    return {
+        **_span(report, trace, _id(report.run, "run", 16), parent, (0.0, report.seconds)),
+        "name": f"BUILD {', '.join(report.specs)}"[:200],
+        "attributes": _attributes(attributes),
+        "status": _status(error, is_ok=report.outcome == "succeeded"),
+    }
+
+
+def _said(report: RunReport) -> str:
+    return "was cancelled" if report.outcome == "cancelled" else report.outcome
+
+
+def _stage_spans(report: RunReport, trace: str) -> Iterator[dict[str, Any]]:
+    root, critical = _id(report.run, "run", 16), set(report.critical_path)
+    for stage in report.stages:
+        if stage.start is None:
+            continue
+        attributes = {
+            "cicd.pipeline.task.name": stage.title,
+            "cicd.pipeline.task.run.id": stage.name,
+            "cicd.pipeline.task.type": "test" if stage.is_test else "build",
+            "cicd.pipeline.task.run.result": RESULTS.get(stage.status, ""),
+            "cloud.region": stage.region,
+            "error.type": stage.code,
+            "imagepipe.spec": stage.spec,
+            "imagepipe.critical": "true" if stage.name in critical else "",
+        }
+        times = (stage.start, report.elapsed(stage) or 0.0)
+        yield {
+            **_span(report, trace, _id(report.run, f"stage {stage.name}", 16), root, times),
+            "name": stage.title,
+            "attributes": _attributes(attributes),
+            "status": _status(stage.error, is_ok=stage.status == "succeeded"),
+            "events": [_event(report, each.label, each.start + each.seconds, each.seconds) for each in stage.spans],
+        }
+
+
+def _span(report: RunReport, trace: str, id: str, parent: str, times: tuple[float, float]) -> dict[str, Any]:
+    start, seconds = times
+    return {
+        "traceId": trace,
+        "spanId": id,
+        **({"parentSpanId": parent} if parent else {}),
+        "kind": INTERNAL,
+        "startTimeUnixNano": _nanoseconds(report, start),
+        "endTimeUnixNano": _nanoseconds(report, start + max(0.0, seconds)),
+    }
+
+
+def _event(report: RunReport, label: str, end: float, seconds: float) -> dict[str, Any]:
+    attributes = [{"key": "seconds", "value": {"doubleValue": seconds}}]
+    return {"name": label, "timeUnixNano": _nanoseconds(report, end), "attributes": attributes}
+
+
+def _nanoseconds(report: RunReport, seconds: float) -> str:
+    """Return a time as OTLP's JSON has it: a decimal string, because it is an integer of 64 bits."""
+    return str(int((report.started + timedelta(seconds=seconds)).timestamp() * 1e6) * 1000)
+
+
+def _status(error: str, *, is_ok: bool) -> dict[str, Any]:
+    return {"code": ERROR, "message": error} if error else {"code": OK} if is_ok else {}
+
+
+def _attributes(values: dict[str, str]) -> list[dict[str, Any]]:
+    return [_attribute(key, value) for key, value in values.items() if value]
+
+
+def _attribute(key: str, value: str) -> dict[str, Any]:
+    return {"key": key, "value": {"stringValue": value}}
+
+
+def _id(run: str, what: str, digits: int) -> str:
+    """Return an id that is the same each time the run is exported."""
+    return hashlib.sha256(f"imagepipe {run} {what}".encode()).hexdigest()[:digits]
