@@ -82,8 +82,14 @@ def is_aws(endpoint_url: str | None) -> bool:
     return endpoint_url is None or (host or "").endswith(AWS_DOMAINS)
 
 
+def _print_progress(line: str) -> None:
+    click.echo(line, err=True)
+
+
 @contextmanager
-def open_cloud(target: CloudTarget, *, region: str | None, clock: Clock) -> Iterator[Regions]:
+def open_cloud(
+    target: CloudTarget, *, region: str | None, clock: Clock, progress: Callable[[str], None] = _print_progress
+) -> Iterator[Regions]:
     """Open the cloud; start the local one if it is not running. Raises CloudError and LocalCloudError."""
     if target.local is None:
         pace = Pace(clock, is_aws=is_aws(target.endpoint_url))
@@ -97,7 +103,7 @@ def open_cloud(target: CloudTarget, *, region: str | None, clock: Clock) -> Iter
     from imagepipe.local.client.connect import connect
 
     store = open_store(Path(target.local) if target.local else None)
-    with connect(store, progress=lambda line: click.echo(line, err=True)) as cloud:
+    with connect(store, progress=progress) as cloud:
         access = Access(
             endpoint_url=cloud.endpoint_url,
             instance_endpoint_url=cloud.instance_endpoint_url,

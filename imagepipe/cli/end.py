@@ -75,7 +75,7 @@ class Closing:
 
 def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
     """Print the images of the specs that succeeded."""
-    rows = [(build, image) for build in baked for image in _images(outcome, build)]
+    rows = [(build, image) for build in baked for image in finished_images(outcome, build)]
     lines = [
         closing.note(f"{image.id}  {image.region:<14}  {image.name}  ({build.spec}{_why_old(run, build, image)})")
         for build, image in rows
@@ -85,7 +85,7 @@ def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing)
         if changes := changes_json(run.settled.existing, {}):
             result["changes"] = changes
         if outcome.tolerated:
-            result["failed_regions"] = _failed_regions(outcome, baked)
+            result["failed_regions"] = failed_regions(outcome, baked)
         if not outcome.ok:
             result["failed"] = [build.spec for build in baked if build.images.stage not in outcome.outputs]
         print_json(result)
@@ -95,7 +95,7 @@ def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing)
         click.echo(line)
 
 
-def _images(outcome: Outcome, build: Baked) -> list[Image]:
+def finished_images(outcome: Outcome, build: Baked) -> list[Image]:
     """Return the images of a spec that are finished: none, or those of all required regions and of some others."""
     if build.images.stage not in outcome.outputs:
         return []
@@ -127,7 +127,7 @@ def changes_json(existing: Mapping[str, Existing], missing: Mapping[str, Sequenc
     return rows
 
 
-def _failed_regions(outcome: Outcome, baked: Sequence[Baked]) -> list[dict[str, object]]:
+def failed_regions(outcome: Outcome, baked: Sequence[Baked]) -> list[dict[str, object]]:
     """Return the regions that failed alone, with their errors."""
     place_of = {
         stage: (build.spec, region)
@@ -150,7 +150,7 @@ def _failed_regions(outcome: Outcome, baked: Sequence[Baked]) -> list[dict[str, 
 def _warn_of_regions(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing) -> None:
     """Name the regions that failed alone; the images of the others are kept."""
     files = {str(spec.key): spec.file for spec in run.loaded}
-    for row in _failed_regions(outcome, baked):
+    for row in failed_regions(outcome, baked):
         closing.print(f"warning: {row['spec']}: {row['region']} failed alone: {row['stage']}: {row['error']}")
         if row["hint"]:
             closing.print(f"  hint: {row['hint']}")
@@ -161,10 +161,10 @@ def _warn_of_regions(run: Run, outcome: Outcome, baked: Sequence[Baked], closing
 
 
 def _why_old(run: Run, build: Baked, image: Image) -> str:
-    return ", unchanged" if _is_unchanged(run, build, image) else ""
+    return ", unchanged" if is_unchanged(run, build, image) else ""
 
 
-def _is_unchanged(run: Run, build: Baked, image: Image) -> bool:
+def is_unchanged(run: Run, build: Baked, image: Image) -> bool:
     """Return whether an image is one of an earlier run; a spec that is not baked may still get new copies."""
     return image.id in run.settled.existing[build.spec].images.values() if build.is_unchanged else False
 
@@ -172,7 +172,7 @@ def _is_unchanged(run: Run, build: Baked, image: Image) -> bool:
 def _image(run: Run, build: Baked, image: Image) -> dict[str, object]:
     return {
         "spec": build.spec,
-        "unchanged": _is_unchanged(run, build, image),
+        "unchanged": is_unchanged(run, build, image),
         "region": image.region,
         "image_id": image.id,
         "name": image.name,
@@ -199,7 +199,7 @@ def _explain(outcome: Outcome, run: Run, baked: Sequence[Baked], closing: Closin
     for build in baked:
         if is_printed and build.images.stage in outcome.outputs:
             continue
-        for image in _images(outcome, build) or outcome.outputs.get(build.kept.stage, ()):
+        for image in finished_images(outcome, build) or outcome.outputs.get(build.kept.stage, ()):
             closing.print(f"finished before that, and kept: {image.id} in {image.region} ({build.spec})")
     if run.is_lost:
         closing.print(f"nothing was cleaned up: run {run.id} belongs to another process now")

@@ -74,9 +74,7 @@ def load_buildable(
 
     Without `build`, as on a machine that lacks the secrets, a variable without a value is not a problem.
     """
-    beside = _specs_beside(named.files) if selection.with_dependents else []
-    loaded = load(named.files, given, build=build, dependents_in=beside)
-    loaded = select_variants(loaded, named.selections)
+    loaded = load_named(named, given, build, selection)
     for spec in loaded:
         for problem in spec.problems:
             if problem.severity == "warning":
@@ -84,6 +82,13 @@ def load_buildable(
     refuse(loaded)
     unknown_variables([frozenset(spec.checked().variables) for spec in loaded], given)
     return narrow(loaded, selection.only, with_dependents=selection.with_dependents)
+
+
+def load_named(named: NamedSpecs, given: Given, build: Build | None, selection: Selection) -> list[LoadedSpec]:
+    """Load the specs that were named, with their problems; refuse and print nothing."""
+    beside = _specs_beside(named.files) if selection.with_dependents else []
+    loaded = load(named.files, given, build=build, dependents_in=beside)
+    return select_variants(loaded, named.selections)
 
 
 def _specs_beside(files: Sequence[Path]) -> list[Path]:

@@ -42,6 +42,7 @@ from imagepipe.retention.rules import rules_of
 from imagepipe.reuse import Examiner
 from imagepipe.spec.load import SAMPLE_BUILD
 from imagepipe.spec.loaded import LoadedSpec
+from imagepipe.spec.variables import Given
 from imagepipe.why.answer import Answer
 from imagepipe.why.inquiry import Inquiry
 from imagepipe.wiring.family import bases_first
@@ -113,15 +114,8 @@ def plan(options: PlanOptions) -> int:
         check_region(region, loaded)
     clock = SystemClock()
     with open_state(options.state, target, clock) as store, open_cloud(target, region=region, clock=clock) as regions:
-        request = Request(
-            tuple(dict.fromkeys(str(spec.file.resolve()) for spec in loaded)),
-            tuple(str(spec.key) for spec in loaded),
-            tuple(str(spec.key) for spec in loaded if spec.is_named),
-            stored_variables(values, loaded),
-            region,
-            target.with_account(regions).record(),
-            options.selection.force,
-        )
+        cloud = target.with_account(regions).record()
+        request = request_of(loaded, values, region, cloud, force=options.selection.force)
         planner = Planner(regions, region, store)
         document = planner.plan(loaded, request, prices)
     if options.out:
@@ -133,6 +127,21 @@ def plan(options: PlanOptions) -> int:
         if options.out:
             click.echo(f"\nwritten to {options.out}; to do exactly this: imagepipe build --plan {options.out}")
     return CHANGES_EXIT_CODE if options.detailed_exitcode and document.changes else 0
+
+
+def request_of(
+    loaded: Sequence[LoadedSpec], values: Given, region: str | None, cloud: Mapping[str, str], *, force: bool
+) -> Request:
+    """Return the part of a plan from which the same specs can be loaded again."""
+    return Request(
+        tuple(dict.fromkeys(str(spec.file.resolve()) for spec in loaded)),
+        tuple(str(spec.key) for spec in loaded),
+        tuple(str(spec.key) for spec in loaded if spec.is_named),
+        stored_variables(values, loaded),
+        region,
+        cloud,
+        force,
+    )
 
 
 class Planner:

@@ -63,6 +63,8 @@ class Run:
     loaded: Sequence[LoadedSpec]
     options: RunOptions
     settled: Settled = field(default_factory=Settled)
+    sinks: Sequence[Sink] = ()
+    """Further sinks for the run's events."""
 
     def __post_init__(self) -> None:
         self.folder = self.store.folder(self.id)
@@ -183,6 +185,7 @@ class Run:
         sinks: list[Sink] = [
             stack.enter_context(journal.event_sink()),
             *self._printers,
+            *self.sinks,
         ]
         if self.options.junit:
             self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])

@@ -59,11 +59,16 @@ def open_writable_state(
 
 def check_writable(bucket: StateBucket) -> None:
     """Raise CloudError if a bucket cannot keep shared state."""
+    check_writable_quietly(bucket)
+    if bucket.region != bucket.home:
+        click.echo(f"note: the state bucket {bucket.location.bucket} is in {bucket.region}", err=True)
+
+
+def check_writable_quietly(bucket: StateBucket) -> None:
+    """Raise CloudError if a bucket cannot keep shared state; print nothing."""
     from imagepipe.state.probe import probe
 
     probe(bucket)
-    if bucket.region != bucket.home:
-        click.echo(f"note: the state bucket {bucket.location.bucket} is in {bucket.region}", err=True)
 
 
 @contextmanager
