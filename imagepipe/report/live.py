@@ -52,10 +52,18 @@ class _Console(Console):
 class LiveReport:
     """A sink for events that draws on a terminal."""
 
-    def __init__(self, file: IO[str], *, is_verbose: bool = False, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        file: IO[str],
+        *,
+        is_verbose: bool = False,
+        first_seconds: float = FIRST_SECONDS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Draw nothing before `first_seconds` have passed since the first event."""
         self._console = _Console(file=file, highlight=False, soft_wrap=True, emoji=False, markup=False)
         self._log = ConsoleReport(file, is_verbose=is_verbose, console=self._console)
-        self._now = now
+        self._now, self._first_seconds = now, first_seconds
         self._running: dict[str, _Stage] = {}
         self._finished = 0
         self._held = 0
@@ -94,7 +102,7 @@ class LiveReport:
         now = self._now()
         if self._began is None:
             self._began = now
-            timer = threading.Timer(FIRST_SECONDS, self._start)
+            timer = threading.Timer(self._first_seconds, self._start)
             timer.daemon = True
             timer.start()
         match event:

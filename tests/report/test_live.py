@@ -29,7 +29,7 @@ from imagepipe.report.live import LiveReport
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 out = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
 clock = [0.0]
-report = LiveReport(out, now=lambda: clock[0])
+report = LiveReport(out, now=lambda: clock[0], first_seconds=float(sys.argv[1]))
 
 def wait(text):
     input()
@@ -90,7 +90,12 @@ class Terminal:
 
 @contextmanager
 def _terminal(
-    script: str, *, columns: int = 100, rows: int = 24, env: Mapping[str, str] | None = None
+    script: str,
+    *,
+    columns: int = 100,
+    rows: int = 24,
+    env: Mapping[str, str] | None = None,
+    first_seconds: float = 0.01,
 ) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -99,7 +104,11 @@ def _terminal(
     termios.tcsetattr(theirs, termios.TCSANOW, settings)
     environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8", **(env or {})}
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT + script], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [sys.executable, "-c", SCRIPT + script, str(first_seconds)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
     )
     os.close(theirs)
     try:
@@ -138,7 +147,7 @@ end()
 
 
 def test_a_run_that_is_over_at_once_draws_nothing() -> None:
-    with _terminal('start("source")\nfinish("source")\nend()\n') as terminal:
+    with _terminal('start("source")\nfinish("source")\nend()\n', first_seconds=3600) as terminal:
         terminal.to_the_end()
     assert "─".encode() not in terminal.raw
 
