@@ -172,7 +172,7 @@ class Bakery:
         credentials = Credentials(self.cloud.access_key_id, self.cloud.secret_access_key)
         SigV4Auth(credentials, "ec2", "us-east-1").add_auth(request)
         prepared = urllib.request.Request(request.url, data=data, headers=dict(request.headers), method=method)
-        with urllib.request.urlopen(prepared, timeout=10) as answer:
+        with urllib.request.urlopen(prepared, timeout=300) as answer:
             return json.loads(answer.read())
 
     @contextmanager
