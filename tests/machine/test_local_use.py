@@ -75,11 +75,10 @@ def test_an_instance_is_logged_in_to_by_its_id_and_a_reset_deletes_everything(qu
 
 def test_serve_writes_a_profile_that_leads_to_the_cloud(quick: Bakery) -> None:
     serving = quick.start("local", "serve", "--env", "--profile", "here", AWS_CONFIG_FILE=str(quick.folder / "config"))
-    assert serving.stdout is not None
     while not (quick.folder / "config").exists():
         assert serving.poll() is None
     serving.terminate()
-    serving.wait(600)
+    serving.communicate(timeout=600)
     config = configparser.ConfigParser()
     config.read(quick.folder / "config")
     assert config["profile here"]["endpoint_url"] == quick.cloud.endpoint_url
