@@ -63,7 +63,7 @@ def test_a_name_that_is_taken_in_a_copy_region_is_found_before_anything_is_launc
         "hint: put {{ build.timestamp }} into output.name",
     )
     assert quick.inventory() == before
-    assert not [e for e in quick.events() if e["event"] == "StageStarted" and e["stage"] == "launch"], "nothing was launched"
+    assert "launch" not in [e["stage"] for e in quick.events() if e["event"] == "StageStarted"]
 
 
 BEFORE_LAUNCH: dict[str, tuple[tuple[str, str], int, tuple[str, ...]]] = {
