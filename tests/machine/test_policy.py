@@ -23,7 +23,7 @@ variables: {break: {default: ""}, user: {default: admin}}
 source: {ami: {name: "debian-12-amd64-*", owners: ["136693071363"]}}
 launch:
   region: us-east-1
-  ssh: {user: "{{ var.user }}", timeout: 20s}
+  ssh: {user: "{{ var.user }}", timeout: 60s}
   iam_instance_profile: reader
   block_devices: [{device: /dev/sdf, size_gib: 1, tags: {use: data}}]
 provision:

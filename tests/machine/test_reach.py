@@ -26,7 +26,7 @@ SPEC = """\
 imagepipe: 1
 name: watched
 source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
-launch: {{region: us-east-1, ssh: {{user: root, timeout: 30s{more}}}}}
+launch: {{region: us-east-1, ssh: {{user: root, timeout: 120s{more}}}}}
 provision: [{{shell: "true"}}]
 output: {{name: "watched-{{{{ build.id }}}}"}}
 """

@@ -41,6 +41,8 @@ def main() -> int:
     if spec.startswith("slow"):
         while not (folder / "go").exists():
             time.sleep(0.02)
+    while spec == "fails-beside-slow" and "begin slow " not in (folder / "diary").read_text():
+        time.sleep(0.02)
     if spec.startswith("dies") and not (folder / f"died-{spec}").exists():
         (folder / f"died-{spec}").touch()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -61,8 +61,8 @@ def test_a_failed_base_leaves_out_its_layers_and_nothing_else(yard: Yard) -> Non
 
 def test_the_first_failure_stops_a_build_that_fails_fast(yard: Yard) -> None:
     yard.worker()
-    end = yard.build("fast", request("slow", "fails", fail_fast=True))
-    assert _states(end) == {"slow": "cancelled", "fails": "failed"}
+    end = yard.build("fast", request("slow", "fails-beside-slow", fail_fast=True))
+    assert _states(end) == {"slow": "cancelled", "fails-beside-slow": "failed"}
     assert [note.spec for note in yard.diary("interrupted")] == ["slow"]
 
 
