@@ -1,6 +1,6 @@
 # Each target does all the set-up that it needs; a second run repeats none of it.
 #   make demo    bakes specs/web-server.yaml on the local cloud, and boots the image
-#   make check   the default suite, linters, types, layers: some three minutes
+#   make check   the default suite, linters, types, layers: some five minutes on two idle cores
 #   make test    check, and the tests that boot real instances (root)
 #   make test-emulated   the tests of whole systems in QEMU without KVM, which take minutes each (root)
 #   make reliability   kills, stops, faults, planted secrets, bad input: a table that fails where it is short (root)

@@ -33,7 +33,6 @@ class Builds:
 
 def main() -> int:
     arguments("measures many builds in one process against one", 1)
-    found = []
     with cloud(driver="sshd") as end:
         _build(end, 1)  # the first build scans the source image, whose findings the others share
         end.admin("POST", "delays", DELAYS)

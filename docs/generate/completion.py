@@ -24,7 +24,7 @@ HEAD = """\
 
 
 class Kind(Enum):
-    """What the shell offers for a word."""
+    """The kinds of words that a shell can offer."""
 
     NOTHING = "nothing"
     SPEC = "specs"

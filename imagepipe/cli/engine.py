@@ -145,7 +145,7 @@ def _check(options: BuildOptions, build_id: str) -> None:
     given = options.run_options
     is_kept = given.keep_on_failure is not None
     if options.plan_file or given.junit or given.report or given.shown.log_file or is_kept:
-        raise UsageError("--plan, --junit, --report and --keep-on-failure cannot be combined with --engine")
+        raise UsageError("--plan, --junit, --report, --log-file and --keep-on-failure cannot be combined with --engine")
     if not options.specs:
         raise UsageError("SPEC is missing: name a spec, or a folder with specs")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 import time
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagepipe.cli.local_store import open_store, session_of
+from imagepipe.cli.local_store import instances_of, open_store
+from imagepipe.cli.login import ssh_program
 from imagepipe.cloud.tags import RUN
 from imagepipe.errors import ConnectError, LocalCloudError, UsageError
 from imagepipe.values import HostPorts
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from imagepipe.local.store import Store
 
 BOOT_SECONDS = 120.0  # a machine that QEMU emulates takes up to 85 s
-ENDED = ("shutting-down", "terminated")
 USERS = (("ubuntu", "ubuntu"), ("al20", "ec2-user"), ("amzn", "ec2-user"), ("fedora", "fedora"))
 """Parts of image names, and the users of such images."""
 DEBIAN_USER = "admin"
@@ -90,9 +89,7 @@ def ssh(root: Path | None, instance: str, command: tuple[str, ...], key: Path | 
     found = _find(store, instance)
     if found.instance["State"]["Name"] != "running":
         raise ConnectError(f"logging in to {found.id}: it is {found.instance['State']['Name']}")
-    program = shutil.which("ssh")
-    if program is None:
-        raise UsageError("the program ssh was not found", hint="apt-get install openssh-client")
+    program = ssh_program()
     port, host = found.ports.of(22), str(found.instance["PrivateIpAddress"])
     words = [
         *("ssh", "-i", str(key or _key_of(found)), "-o", "IdentitiesOnly=yes", "-p", str(port)),
@@ -109,8 +106,7 @@ def ssh(root: Path | None, instance: str, command: tuple[str, ...], key: Path | 
 
 def _find(store: Store, word: str) -> _Found:
     """Return the instance with this id, or with an id that starts like this. Raises LocalCloudError, UsageError."""
-    from imagepipe.cloud.errors import translating
-    from imagepipe.local.client import admin, connect
+    from imagepipe.local.client import connect
 
     cloud = connect.running(store)
     if cloud is None:
@@ -118,14 +114,7 @@ def _find(store: Store, word: str) -> _Found:
             f"looking for instance {word}: the local cloud of {store.root} does not run",
             hint="imagepipe local serve starts it",
         )
-    callers = {each.id: each for each in admin.accounts(cloud)}
-    found = []
-    for account, region in admin.places(cloud):
-        client = session_of(cloud, callers[account]).client("ec2", region)
-        with translating(f"looking for instances in {region}"):
-            pages = client.get_paginator("describe_instances").paginate()
-            instances = [one for page in pages for group in page["Reservations"] for one in group["Instances"]]
-        found += [_Found(each, client, cloud.host_ports) for each in instances if each["State"]["Name"] not in ENDED]
+    found = [_Found(each, client, cloud.host_ports) for client, those in instances_of(cloud) for each in those]
     matching = [each for each in found if each.id == word] or [each for each in found if each.id.startswith(word)]
     if len(matching) == 1:
         return matching[0]

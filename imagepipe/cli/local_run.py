@@ -68,7 +68,7 @@ def environment_of(cloud: LocalCloud, environ: Mapping[str, str]) -> dict[str, s
         "AWS_DEFAULT_REGION": cloud.region,
         "AWS_REGION": cloud.region,
         "AWS_EC2_METADATA_DISABLED": "true",
-        "no_proxy": ",".join(filter(None, (environ.get("no_proxy"), "127.0.0.1"))),
+        "no_proxy": ",".join(filter(None, (environ.get("no_proxy") or environ.get("NO_PROXY"), "127.0.0.1"))),
     }
 
 

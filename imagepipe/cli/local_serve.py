@@ -114,10 +114,10 @@ class _Shown:
     beyond: ExternalAddress | None
 
     def print(self, store: Store, serving: Serving) -> None:
-        print_exports(store, serving, self.options.env_only, self.beyond)
-        if self.options.profile:
+        if self.options.profile:  # first, because it may be refused
             file = write_profile(self.options.profile, _profile(store, serving), self.environ)
             click.echo(f"profile {self.options.profile} is in {file}", err=True)
+        print_exports(store, serving, self.options.env_only, self.beyond)
 
 
 def _external_address(address: str | None) -> ExternalAddress | None:

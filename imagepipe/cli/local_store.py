@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagepipe.cloud.session import Session
     from imagepipe.local.client.admin import Account
     from imagepipe.local.client.connect import LocalCloud
     from imagepipe.local.store import Store
+
+ENDED = ("shutting-down", "terminated")
 
 
 def open_store(root: Path | None) -> Store:
@@ -42,20 +45,28 @@ def session_of(cloud: LocalCloud, caller: LocalCloud | Account) -> Session:
     )
 
 
-def terminate_everything(cloud: LocalCloud) -> None:
-    """Terminate the instances of all accounts, in every region. Raises CloudError."""
+def instances_of(cloud: LocalCloud) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
+    """Yield the EC2 client of each account and region with instances, and those that have not ended.
+
+    Raises CloudError.
+    """
     from imagepipe.cloud.errors import translating
     from imagepipe.local.client import admin
 
     callers = {each.id: each for each in admin.accounts(cloud)}
-    with translating("terminating the local cloud's instances"):
-        for account_id, region in admin.places(cloud):
-            client = session_of(cloud, callers[account_id]).client("ec2", region)
-            found = [
-                instance["InstanceId"]
-                for reservation in client.describe_instances()["Reservations"]
-                for instance in reservation["Instances"]
-                if instance["State"]["Name"] not in ("terminated", "shutting-down")
-            ]
-            if found:
-                client.terminate_instances(InstanceIds=found)
+    for account_id, region in admin.places(cloud):
+        client = session_of(cloud, callers[account_id]).client("ec2", region)
+        with translating(f"looking for the local cloud's instances in {region}"):
+            pages = client.get_paginator("describe_instances").paginate()
+            found = [one for page in pages for group in page["Reservations"] for one in group["Instances"]]
+        yield client, [each for each in found if each["State"]["Name"] not in ENDED]
+
+
+def terminate_everything(cloud: LocalCloud) -> None:
+    """Terminate the instances of all accounts, in every region. Raises CloudError."""
+    from imagepipe.cloud.errors import translating
+
+    for client, instances in instances_of(cloud):
+        if instances:
+            with translating("terminating the local cloud's instances"):
+                client.terminate_instances(InstanceIds=[each["InstanceId"] for each in instances])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from imagepipe.errors import UsageError
 from imagepipe.values import Endpoint
 
 KNOWN_HOSTS = "known_hosts"
@@ -25,6 +27,15 @@ def write_known_hosts(folder: Path, endpoints: Iterable[Endpoint]) -> Path:
     kept = [line for line in earlier if line.split() and line.split()[0] not in hosts]
     file.write_text("".join(f"{line}\n" for line in (*kept, *lines)), encoding="utf-8")
     return file
+
+
+def ssh_program() -> str:
+    """Return the path of OpenSSH's client. Raises UsageError if it is not installed."""
+    if (program := shutil.which("ssh")) is None:
+        raise UsageError(
+            "the program ssh was not found", hint="install OpenSSH's client: apt-get install openssh-client"
+        )
+    return program
 
 
 def ssh_command(endpoint: Endpoint, known_hosts: Path) -> list[str]:

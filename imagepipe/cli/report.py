@@ -26,10 +26,9 @@ class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic only in
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Format, ...]:
         words = [word.strip() for word in str(value).split(",")]
-        known = {name: name for name in FILE_NAMES}
-        if wrong := [word for word in words if word not in known]:
+        if wrong := [word for word in words if word not in FILE_NAMES]:
             self.fail(f"{wrong[0]!r} is not a format: choose from {', '.join(get_args(Format))}", param, ctx)
-        return tuple(dict.fromkeys(format for format in FILE_NAMES if format in words))
+        return tuple(format for format in FILE_NAMES if format in words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from imagepipe.cli.runs import images_by_spec, outputs_by_spec
 from imagepipe.engine.journal import JournalState, State, read
 from imagepipe.engine.journal_store import JournalStore
-from imagepipe.report.model import ImageReport, MachineReport, RunReport, SourceReport, clean, report_of
+from imagepipe.report.fold import clean, report_of
+from imagepipe.report.model import ImageReport, MachineReport, RunReport, SourceReport
 
 if TYPE_CHECKING:
     from imagepipe.planning.prices import PriceTable

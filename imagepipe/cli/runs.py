@@ -18,6 +18,7 @@ from imagepipe.cli.state_options import StateOptions, check_state_access, state_
 from imagepipe.clock import Clock, SystemClock, parse_iso
 from imagepipe.engine.journal import Claim, JournalState
 from imagepipe.errors import ImagepipeError
+from imagepipe.report.text import short_duration
 
 STATUSES = ("running", "succeeded", "failed", "cancelled", "dead", "unreadable")
 HEADER = ("RUN", "STARTED (UTC)", "DURATION", "STATE", "SPECS", "IMAGES")
@@ -126,7 +127,7 @@ def _print(rows: Sequence[tuple[str, JournalState | ImagepipeError]], clock: Clo
             continue
         started = past.run.started[:19].replace("T", " ")
         seconds = _seconds(past, clock)
-        duration = "" if seconds is None else _duration(seconds)
+        duration = "" if seconds is None else short_duration(seconds)
         specs, images = ", ".join(past.run.specs), ", ".join(image_names(past))
         table.append((past.run.id, started, duration, state(past), specs, images))
         below.append([] if past.is_alive else [f"still held: {claim}" for claim in past.open_claims()])
@@ -144,14 +145,6 @@ def _seconds(past: JournalState, clock: Clock) -> float | None:
         return max(0.0, (end - parse_iso(past.run.started)).total_seconds())
     except ValueError:
         return None
-
-
-def _duration(seconds: float) -> str:
-    """Return `8s`, `4m 07s` or `2h 05m`."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    return f"{whole // 60}m {whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h {whole % 3600 // 60:02}m"
 
 
 def images_by_spec(past: JournalState) -> dict[str, list[dict[str, Any]]]:

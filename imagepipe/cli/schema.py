@@ -9,7 +9,7 @@ from typing import get_args
 import click
 
 from imagepipe.errors import UsageError
-from imagepipe.files import write_atomically
+from imagepipe.files import EVERYONE, write_atomically
 from imagepipe.spec.json_schema import SchemaOf, json_schema
 
 
@@ -38,7 +38,6 @@ def schema(of: SchemaOf, output: Path | None) -> None:
         return
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(output, text)
-        output.chmod(0o644)
+        write_atomically(output, text, mode=EVERYONE)
     except OSError as error:
         raise UsageError(f"writing the schema to {output}: {error.strerror}") from error

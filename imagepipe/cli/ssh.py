@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 import click
 
 from imagepipe.cli.cloud import open_cloud, recorded_target
-from imagepipe.cli.login import ssh_command, write_known_hosts
+from imagepipe.cli.login import ssh_command, ssh_program, write_known_hosts
 from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_store import run_of
@@ -70,11 +69,7 @@ def ssh(options: SshOptions) -> int:
                 hint="a temporary key is deleted with its run, and never leaves its machine;"
                 f" to delete what is left: imagepipe clean {past.run.id}",
             )
-    program = shutil.which("ssh")
-    if program is None:
-        raise UsageError(
-            "the program ssh was not found", hint="install OpenSSH's client: apt-get install openssh-client"
-        )
+    program = ssh_program()
     _check_state(past, machine, options.cloud)
     known_hosts = write_known_hosts(store.folder(run), [machine.endpoint])
     sys.stdout.flush()

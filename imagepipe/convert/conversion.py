@@ -125,7 +125,7 @@ class _Converter:
             self.listing.add(action.at, f"{kind}{action.type}`", instead)
 
     def _draft(self, build: Build, source: SourceUse) -> Draft | None:
-        """Return the spec of a source before it is checked; None, after listing the reason, if there is none."""
+        """Return the spec of a source before it is checked. List the reason and return None if it cannot be written."""
         evaluator = self.evaluator
         owner = f"{source.type}.{source.name}"
         self.listing.start()

@@ -105,7 +105,7 @@ class Draft:
         return steps[index] if isinstance(index, int) and index < len(steps) else None
 
     def remove(self, path: KeyPath) -> KeyPath | None:
-        """Remove the smallest part around a path that a spec can lack; return its path, or None if there is none."""
+        """Remove the smallest part around a path that a spec can lack; return its path, None if all is needed."""
         if path[:1] == ("provision",):
             return self._remove_step(path)
         if path[:2] == ("publish", "share"):

@@ -237,7 +237,8 @@ def _network(options: Options, draft: Draft) -> None:
     if subnets:
         options.skip("vpc_id", "vpc_filter", "availability_zone")
     else:
-        options.text("vpc_id") if not options.is_set("vpc_id") else None
+        if not options.is_set("vpc_id"):
+            options.text("vpc_id")  # lists a variable that is empty by default
         if options.flag("associate_public_ip_address") and options.is_set("vpc_id"):
             options.listing.add(at, "associate_public_ip_address", "the subnet decides it")
     options.skip("associate_public_ip_address")
@@ -307,9 +308,8 @@ def _device(options: Options) -> dict[str, Value]:
 def _tags(options: Options, mapping: str, block: str) -> dict[str, Value]:
     found = options.mapping(mapping)
     for each in options.blocks(block):
-        key = each.constant("key") or each.constant("name")
+        key, value = _pair(each)
         if key:
-            value = each.text("value")
             found[key] = "" if value is None else value
     return found
 
@@ -354,7 +354,7 @@ def _ssh(options: Options, draft: Draft) -> None:
 
 
 def duration_of(text: str | None, at: Place, options: Options) -> str | None:
-    """Return a duration of Go as a spec has it; None if there is none."""
+    """Return a duration of Go as a spec has it; None for a missing, unreadable or zero one."""
     if text is None:
         return None
     found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)(?:\.\d+)?s)?|(\d+)", text.strip())

@@ -14,10 +14,13 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagepipe.engine import events as ev
 from imagepipe.errors import ImagepipeError
-from imagepipe.report.model import RunReport, StageReport
+
+if TYPE_CHECKING:  # a build does not need the model of reports, which takes a while to load
+    from imagepipe.report.model import RunReport, StageReport
 
 OUTPUT_LINES = 200
 """Number of last lines of a test's output in the file."""

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from imagepipe.engine import events as ev
 from imagepipe.report.console import ConsoleReport, printable
+from imagepipe.report.text import short_duration
 
 FIRST_SECONDS = 0.2
 PER_SECOND = 8
@@ -150,7 +151,7 @@ class LiveReport:
         words = [f"{len(stages)} running", f"{finished} done"]
         if held > 0:
             words.append(f"{held} {'resource' if held == 1 else 'resources'} held")
-        words.append(duration(0.0 if began is None else now - began))
+        words.append(short_duration(0.0 if began is None else now - began))
         return Group(Text("─" * self._console.width, style="dim"), table, Text(", ".join(words), style="dim"))
 
 
@@ -164,20 +165,10 @@ def _times(stage: _Stage, now: float) -> str:
         if seconds > TIMED_SECONDS and gained > 0:
             if stage.of_bytes:
                 words.append(f"{_size(stage.of_bytes * gained / seconds)}/s")
-            words.append(f"{duration((1 - stage.done) * seconds / gained)} left")
+            words.append(f"{short_duration((1 - stage.done) * seconds / gained)} left")
     if (age := now - stage.began) >= TIMED_SECONDS:
-        words.append(duration(age))
+        words.append(short_duration(age))
     return "  ".join(words)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as people say it: `7s`, `2m 05s`, `1h 04m`."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02}m"
 
 
 def _size(count: float) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from imagepipe.report.model import Outcome, RunReport
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagepipe.report.model import Outcome, RunReport
 
 SENTENCES: dict[Outcome, str] = {
     "succeeded": "The run succeeded.",
@@ -11,6 +14,14 @@ SENTENCES: dict[Outcome, str] = {
     "running": "The run is in progress. This report shows it as it was when the report was made.",
     "died": "The process of the run died before the run ended.",
 }
+
+
+def short_duration(seconds: float) -> str:
+    """Return `8s`, `4m 07s` or `2h 05m`, for tables and terminals."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m {whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h {whole % 3600 // 60:02}m"
 
 
 def duration(seconds: float | None) -> str:

@@ -29,22 +29,13 @@ publish: {{regions: [us-west-2], share: {{accounts: [{share}]}}}}
 """
 
 
-def _spec(
-    bakery: Bakery,
-    name: str,
-    tests: str,
-    *,
-    step: str = "echo one >/etc/stamp",
-    image: str = "",
-    taken: str = "fail",
-    share: str = "",
-    timeout: str = "60s",
-) -> Any:
-    text = SPEC.format(
-        name=name, tests=tests, step=step, image=image or f"{name}-{{{{ build.id }}}}", taken=taken, share=share,
-        timeout=timeout,
-    )  # fmt: skip
-    return bakery.write(f"{name}.yaml", text)
+DEFAULTS = {"step": "echo one >/etc/stamp", "taken": "fail", "share": "", "timeout": "60s"}
+
+
+def _spec(bakery: Bakery, name: str, tests: str, **values: str) -> Any:
+    """Write a spec with these tests; `values` replace DEFAULTS, and `image` the name of the image."""
+    values = DEFAULTS | {"image": f"{name}-{{{{ build.id }}}}"} | values
+    return bakery.write(f"{name}.yaml", SPEC.format(name=name, tests=tests, **values))
 
 
 def test_a_second_instance_of_the_new_image_runs_the_tests_and_is_cleaned_up(quick: Bakery) -> None:
@@ -125,11 +116,11 @@ def test_a_test_that_hangs_ends_at_its_timeout(quick: Bakery) -> None:
 def test_an_image_that_does_not_boot_shows_the_last_lines_of_its_console(bakery: Bakery) -> None:
     before = bakery.inventory()
     step = "systemctl mask --quiet ssh.service ssh.socket"
-    spec = _spec(bakery, "deaf", "  - shell: 'true'", step=step, timeout="8s")
+    spec = _spec(bakery, "deaf", "  - shell: 'true'", step=step, timeout="40s")
     failed = bakery("build", str(spec), "--local", "--junit", "tests.xml")
     assert failed.code == 6, failed.err
     assert "the new image does not come up" in failed.err
-    assert "within 8 s (launch.ssh.timeout)" in failed.err
+    assert "within 40 s (launch.ssh.timeout)" in failed.err
     console = failed.err.partition("console:\n")[2]
     assert "cloud-init" in console.lower() or "login:" in console, failed.err
     assert "status checks: system" in failed.err

@@ -8,7 +8,8 @@ from typing import Any
 
 from imagepipe.engine import events as ev
 from imagepipe.engine.journal import Claim, JournalState, Lifetime, RunRecord, State
-from imagepipe.report.model import ImageReport, RunReport, report_of
+from imagepipe.report.fold import report_of
+from imagepipe.report.model import ImageReport, RunReport
 
 RUN = "7f3a91c2"
 START = datetime(2026, 11, 23, 3, 5, 7, tzinfo=UTC)

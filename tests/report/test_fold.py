@@ -6,15 +6,8 @@ import pytest
 
 from imagepipe.engine import events as ev
 from imagepipe.engine.journal import State
-from imagepipe.report.model import (
-    FIRST_LINES,
-    LAST_LINES,
-    LONGEST_LINE,
-    MOST_CHARACTERS,
-    StageReport,
-    clean,
-    report_of,
-)
+from imagepipe.report.fold import FIRST_LINES, LAST_LINES, LONGEST_LINE, MOST_CHARACTERS, clean, report_of
+from imagepipe.report.model import StageReport
 from tests.report.runs import (
     BEGINNING,
     CLAIMS,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import pyte
 import pytest
 
-from imagepipe.report.live import duration
+from imagepipe.report.text import short_duration
 
 SCRIPT = """\
 import sys
@@ -233,4 +233,4 @@ def test_the_cursor_is_never_hidden_because_a_killed_process_could_not_show_it_a
     ("seconds", "text"), [(0.4, "0s"), (59.9, "59s"), (65, "1m 05s"), (3600, "1h 00m"), (-1, "0s")]
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert short_duration(seconds) == text

@@ -17,7 +17,7 @@ SCHEMA = Path(__file__).resolve().parents[2] / "docs/reference/report.schema.jso
 
 
 def _strict(schema: Any) -> Any:
-    """Return the schema without leave to add fields, so that no field of ours is undocumented."""
+    """Return the schema with every object closed, so that an undocumented field is an error."""
     if isinstance(schema, list):
         return [_strict(each) for each in schema]
     if not isinstance(schema, dict):

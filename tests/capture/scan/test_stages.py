@@ -1,4 +1,4 @@
-"""What the gate lets pass, what it says of the rest, and the script that looks at a machine that runs."""
+"""The hygiene gate passes allowed findings and reports the others; a script scans a running machine."""
 
 from __future__ import annotations
 
