@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         load_specs,
         plan,
     )
+    from imagepipe.step_kinds import Machine, StepKind, StepKindError
 
 __version__ = "0.1.0"
 
@@ -48,12 +49,15 @@ __all__ = [
     "Failure",
     "ImagepipeError",
     "LocalCloudError",
+    "Machine",
     "Plan",
     "PlannedAction",
     "PlannedSpec",
     "Problem",
     "SpecError",
     "Specs",
+    "StepKind",
+    "StepKindError",
     "UsageError",
     "__version__",
     "build",
@@ -61,7 +65,13 @@ __all__ = [
     "plan",
 ]
 
-_ERRORS = frozenset({"CloudError", "ImagepipeError", "LocalCloudError", "Problem", "SpecError", "UsageError"})
+_HOMES = {
+    **dict.fromkeys(
+        ("CloudError", "ImagepipeError", "LocalCloudError", "Problem", "SpecError", "UsageError"), "errors"
+    ),
+    **dict.fromkeys(("Machine", "StepKind", "StepKindError"), "step_kinds"),
+}
+"""Modules of the public names that are not in `library`."""
 
 
 if not TYPE_CHECKING:  # or type checkers would accept any name
@@ -70,7 +80,7 @@ if not TYPE_CHECKING:  # or type checkers would accept any name
         """Load a public name when it is first used (PEP 562)."""
         if name not in __all__:
             raise AttributeError(f"module 'imagepipe' has no attribute {name!r}")
-        home = importlib.import_module("imagepipe.errors" if name in _ERRORS else "imagepipe.library")
+        home = importlib.import_module(f"imagepipe.{_HOMES.get(name, 'library')}")
         found: object = getattr(home, name)
         globals()[name] = found
         return found

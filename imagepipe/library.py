@@ -20,7 +20,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from imagepipe.cli.build_values import current_build, record_for_resume
-from imagepipe.cli.loading import Selection, check_files_of_bundles, load_named
+from imagepipe.cli.loading import Selection, check_this_computer, load_named
 from imagepipe.cli.options import CloudOptions, NamedSpecs, check_region
 from imagepipe.cli.state_options import StateOptions, check_state_of_specs
 from imagepipe.clock import SystemClock
@@ -378,7 +378,7 @@ def build(
     loaded = _load(request, current_build(run_id, request.named.files, clock))
     target, where = _target(cloud), _state(state)
     check_state_of_specs(where, loaded)
-    check_files_of_bundles(loaded, region, is_local=cloud.local)
+    check_this_computer(loaded, region, is_local=cloud.local)
     if region:
         check_region(region, loaded)
     options = RunOptions(

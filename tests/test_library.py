@@ -103,8 +103,9 @@ def _left(account: Account) -> list[object]:
 def test_the_public_names_and_their_parameters_are_these() -> None:
     assert imagepipe.__all__ == [
         *("BuildError", "BuildResult", "BuiltImage", "Cloud", "CloudError", "Event", "Events", "Failure"),
-        *("ImagepipeError", "LocalCloudError", "Plan", "PlannedAction", "PlannedSpec", "Problem", "SpecError"),
-        *("Specs", "UsageError", "__version__", "build", "load_specs", "plan"),
+        *("ImagepipeError", "LocalCloudError", "Machine", "Plan", "PlannedAction", "PlannedSpec", "Problem"),
+        *("SpecError", "Specs", "StepKind", "StepKindError", "UsageError", "__version__", "build", "load_specs"),
+        "plan",
     ]
     parameters = {each.__name__: list(inspect.signature(each).parameters) for each in (load_specs, plan, build)}
     assert parameters == {

@@ -31,11 +31,17 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("launch.block_devices", models.BlockDevice, "Also `output.block_devices`."),
     ("launch.ssh", models.Ssh, ""),
     ("launch.ssh.bastion", models.Bastion, ""),
-    ("Every step", models.StepOptions, "A step also has exactly one of `shell`, `file`, `template`, `reboot`, `use`."),
+    (
+        "Every step",
+        models.StepOptions,
+        "A step also has exactly one of `shell`, `file`, `template`, `reboot`, `ansible`, `use`, or a kind that"
+        " [another package adds](../how-to/add-a-step-kind.md).",
+    ),
     ("shell", models.ShellScript, "A string or a list of lines is the short form of `inline`."),
     ("file", models.FileCopy, ""),
     ("template", models.TemplateFile, ""),
     ("reboot", models.Reboot, ""),
+    ("ansible", models.Ansible, "A path is the short form of `playbook`. How to: [Ansible](../how-to/ansible.md)."),
     ("use", models.UseStep, "Its options apply to each step of the provisioner that does not set them."),
     (
         "test",

@@ -19,7 +19,7 @@ from imagepipe.cli.engine_options import engine_options
 from imagepipe.cli.junit_file import reported_in
 from imagepipe.cli.loading import (
     Selection,
-    check_files_of_bundles,
+    check_this_computer,
     load_buildable,
     selection_options,
 )
@@ -115,7 +115,7 @@ def _build_images(options: BuildOptions) -> int:
     work = _planned_work(options, run_id, clock) if options.plan_file else _named_work(options, run_id, clock)
     loaded, region = work.loaded, work.region
     check_state_of_specs(options.state, loaded)
-    check_files_of_bundles(loaded, region, is_local=work.target.local is not None)
+    check_this_computer(loaded, region, is_local=work.target.local is not None)
     if region:
         check_region(region, loaded)
     cancel = Cancel(clock)

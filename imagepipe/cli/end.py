@@ -9,10 +9,11 @@ from contextlib import suppress
 import click
 
 from imagepipe.cli import streams
-from imagepipe.cli.login import KNOWN_HOSTS, ssh_command, write_known_hosts
+from imagepipe.cli.login import KNOWN_HOSTS, write_known_hosts
 from imagepipe.cli.output_format import print_json
 from imagepipe.cli.run import Run
 from imagepipe.cloud.errors import EXPIRED
+from imagepipe.communicator.openssh import ssh_command
 from imagepipe.engine.executor import Outcome
 from imagepipe.engine.journal import read
 from imagepipe.engine.journal_store import CLOSING

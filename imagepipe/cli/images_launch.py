@@ -15,7 +15,7 @@ import click
 from imagepipe.cleanup.undoers import Undoers
 from imagepipe.cli import streams
 from imagepipe.cli.cloud import cloud_target, home_region, open_cloud
-from imagepipe.cli.login import ssh_command, write_known_hosts
+from imagepipe.cli.login import write_known_hosts
 from imagepipe.cli.options import CloudOptions, is_image_id, role_option, target_options
 from imagepipe.cli.output_format import Format, log_format_option, print_json
 from imagepipe.cli.pass_options import pass_options
@@ -25,6 +25,7 @@ from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import Clock, SystemClock, iso
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.tags import RunTags
+from imagepipe.communicator.openssh import ssh_command
 from imagepipe.communicator.ssh import Connections
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel

@@ -16,7 +16,7 @@ from imagepipe.errors import SpecError
 from imagepipe.spec.find import PROJECT_FILE, SUFFIXES
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import InstanceStoreOutput
+from imagepipe.spec.models import AnsibleStep, InstanceStoreOutput
 from imagepipe.spec.selection import narrow, select_variants
 from imagepipe.spec.variables import Given, given_value
 
@@ -95,6 +95,16 @@ def _specs_beside(files: Sequence[Path]) -> list[Path]:
     """Return the specs in the folders of these files."""
     siblings = sorted({sibling for file in files for sibling in file.parent.glob("*.y*ml")})
     return [file for file in siblings if file.suffix in SUFFIXES and file.name != PROJECT_FILE]
+
+
+def check_this_computer(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:
+    """Raise an error if something that a build needs here is missing: files of bundles, or ansible-playbook."""
+    check_files_of_bundles(loaded, region, is_local=is_local)
+    steps = (at.step for spec in loaded for at in (*spec.steps, *spec.tests))
+    if any(isinstance(step, AnsibleStep) and step.ansible.run == "here" for step in steps):
+        from imagepipe.provision.ansible import ansible_playbook
+
+        ansible_playbook()
 
 
 def check_files_of_bundles(loaded: Sequence[LoadedSpec], region: str | None, *, is_local: bool) -> None:

@@ -14,7 +14,7 @@ import click
 from imagepipe.cli.cloud import open_cloud, recorded_target
 from imagepipe.cli.end import print_end
 from imagepipe.cli.junit_file import reported_in
-from imagepipe.cli.loading import check_files_of_bundles, load_buildable
+from imagepipe.cli.loading import check_this_computer, load_buildable
 from imagepipe.cli.options import (
     CloudOptions,
     NamedSpecs,
@@ -100,7 +100,7 @@ def _resume(options: ResumeOptions, past: JournalState, store: JournalStore) -> 
     existing = _existing(past)
     target = recorded_target(past.run.cloud, options.cloud)
     region = stored["region"]
-    check_files_of_bundles(loaded, region, is_local=target.local is not None)
+    check_this_computer(loaded, region, is_local=target.local is not None)
     cancel = Cancel(clock)
     with ExitStack() as stack:
         signals = stack.enter_context(stopped_by_signals(cancel))

@@ -25,7 +25,7 @@ from imagepipe.cli.build_values import record_for_resume
 from imagepipe.cli.clean import CleanReport, clean_run
 from imagepipe.cli.cloud import CloudTarget, open_cloud, recorded_target, region_of
 from imagepipe.cli.end import print_end
-from imagepipe.cli.loading import check_files_of_bundles
+from imagepipe.cli.loading import check_this_computer
 from imagepipe.cli.options import CloudOptions, state_folder
 from imagepipe.cli.run import Run, stopped_by_signals
 from imagepipe.cli.run_options import RunOptions
@@ -168,7 +168,7 @@ def _bake(
         loaded = family_of(request.spec, folder, values, given, build)
         spec = loaded[0]
         region = values["region"]
-        check_files_of_bundles([spec], region, is_local=request.cloud.local is not None)
+        check_this_computer([spec], region, is_local=request.cloud.local is not None)
         options = RunOptions("json", timeout=_seconds(values["timeout"]))
         with open_cloud(request.cloud, region=region, clock=clock) as regions:
             request.cloud.check_account(regions)

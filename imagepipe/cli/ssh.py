@@ -12,13 +12,14 @@ from pathlib import Path
 import click
 
 from imagepipe.cli.cloud import open_cloud, recorded_target
-from imagepipe.cli.login import ssh_command, ssh_program, write_known_hosts
+from imagepipe.cli.login import ssh_program, write_known_hosts
 from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_store import run_of
 from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
+from imagepipe.communicator.openssh import ssh_command
 from imagepipe.engine.encoding import decode
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.errors import ConnectError, ImagepipeError, UsageError

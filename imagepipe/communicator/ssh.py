@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -101,6 +101,11 @@ class Connection:
 
     def is_alive(self) -> bool:
         return self._transport.is_active()
+
+    def verified_endpoint(self) -> Endpoint:
+        """Return the endpoint with the host key that this connection has seen, even if it accepted a new one."""
+        shown = self._transport.get_remote_server_key()
+        return replace(self.endpoint, host_key=f"{shown.get_name()} {shown.get_base64()}")
 
     def tunnel(self, host: str, port: int) -> paramiko.Channel:
         """Return a byte stream to a port that this machine can reach. Raises NotConnected."""

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,14 +22,21 @@ from imagepipe.regular_files import read_regular, read_text
 from imagepipe.spec.find import CHECKOUT, SHIPPED
 from imagepipe.spec.keys import axis_text
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import FileStep, ShellStep, TemplateStep
+from imagepipe.spec.models import Ansible, AnsibleStep, CustomStep, FileStep, ShellStep, TemplateStep
 from imagepipe.spec.steps import StepAt
 from imagepipe.spec.titles import step_title
+from imagepipe.step_kinds import installed_kinds
 
 NAMES_AND_TIMES = frozenset({"name", "description", "tags", "on_name_taken", "timeout", "per_region"})
 """Keys of `output` that do not decide the content of an image."""
 LAUNCH_KEYS = ("user_data", "block_devices")
 """Keys of `launch` that decide the content of an image."""
+BESIDE_A_PLAYBOOK = (
+    "ansible.cfg",
+    *("roles", "group_vars", "host_vars", "files", "templates", "tasks", "handlers", "vars", "library", "collections"),
+    *("module_utils", "action_plugins", "filter_plugins", "lookup_plugins", "test_plugins", "callback_plugins"),
+)
+"""Files and folders that Ansible looks for beside a playbook (Ansible user guide, "Sample directory layout")."""
 SHOWN = 80
 """Longest text of a value in a manifest."""
 HIDDEN = "(sensitive)"
@@ -65,6 +72,8 @@ def _steps(loaded: LoadedSpec) -> Iterator[Input]:
         content = [type(at.step).__name__, options, _plain(late)]
         if isinstance(at.step, TemplateStep):
             content.append(_plain(_names_read(at.folder / at.step.template.src, at.names)))
+        if isinstance(at.step, CustomStep):
+            content.append(installed_kinds()[at.step.kind].version)
         yield Input("step", at.path, digest_of(content), value=_short(step_title(at.step)))
         for root in files_of_step(at):
             yield from _files(root, loaded.file.resolve().parent)
@@ -84,8 +93,20 @@ def names_of_step(at: StepAt) -> tuple[str, ...]:
             return (file.src,)
         case TemplateStep(template=template):
             return (template.src,)
+        case AnsibleStep(ansible=ansible):
+            return ansible_files(ansible, at.folder)
+        case CustomStep(kind=name, given=given):
+            kind = installed_kinds()[name].load()
+            return tuple(kind.files(kind.options.model_validate(given)))
         case _:
             return ()
+
+
+def ansible_files(ansible: Ansible, folder: Path) -> tuple[str, ...]:
+    """Return the playbook and the files and folders that it reads, from the folder of the file that names it."""
+    parent = PurePosixPath(ansible.playbook).parent
+    names = ansible.files or [name for name in BESIDE_A_PLAYBOOK if (folder / parent / name).exists()]
+    return (ansible.playbook, *(str(parent / name) for name in names))
 
 
 def _files(root: Path, folder: Path) -> Iterator[Input]:
@@ -168,7 +189,8 @@ def _names_in_files(loaded: LoadedSpec) -> Iterator[str]:
 def _plain(value: Any) -> Any:
     """Return a value in a form that JSON can hold."""
     if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+        more = value.model_extra or {}
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields} | _plain(more)
     if isinstance(value, Late):
         return {"late": value.text, "known": _plain(dict(value.known))}
     if isinstance(value, Mapping):

@@ -141,16 +141,16 @@ class Step(Stage[Reachable]):
                 raise self._failed(why, result.code, tail, hint)
             self._come_back(ctx, machine, before, watch)
             return
-        self._check(result, tail)
+        self.check(result, tail)
 
-    def _check(self, result: Result, tail: list[str]) -> None:
-        """Raise CommandFailed unless the result is a success."""
+    def check(self, result: Result, tail: list[str], *, exit_codes: tuple[int, ...] | None = None) -> None:
+        """Raise CommandFailed unless the result is a success, by the step's exit codes or by these."""
         if result.timed_out:
             limit = f"not done within {self.options.timeout_seconds:g} s"
             raise self._failed(limit, None, tail, "give the step a longer timeout")
         if result.code is None:
             raise self._failed("ended by a signal", None, tail, None)
-        if result.code not in self.options.exit_codes:
+        if result.code not in (self.options.exit_codes if exit_codes is None else exit_codes):
             hint = hint_of_output(tail) or _hint(result.code, tail, sudo=self.options.sudo)
             raise self._failed(f"exit code {result.code}", result.code, tail, hint)
 

@@ -18,6 +18,7 @@ from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.models import STEP_KINDS
 from imagepipe.spec.old_spellings import replacement
 from imagepipe.spec.tests import TEST_KINDS
+from imagepipe.step_kinds import installed_kinds
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -247,7 +248,7 @@ def _explain_kind(path: KeyPath, value: Any, document: Document) -> Problem:
         meant = did_you_mean(str(given), ["ebs", "instance-store"])
         return document.problem((*path, "type"), f"must be 'ebs' or 'instance-store', not {_shown(given)}{meant}")
     known = STEP_KINDS | TEST_KINDS if path[:1] == ("test",) else STEP_KINDS
-    kinds = ", ".join(known)
+    kinds = ", ".join([*known, *(name for name in installed_kinds() if name not in known)])
     if not isinstance(value, dict):
         hint = f"write {value}: …" if isinstance(value, str) and value in known else None
         return document.problem(path, f"a step is a mapping with one of {kinds}; found {_shown(value)}", hint=hint)

@@ -5,9 +5,11 @@ The reference (docs/reference/spec.md) and the JSON Schema are made from the des
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic.json_schema import SkipJsonSchema
 
 from imagepipe.late import Late
 from imagepipe.spec.base import CommonOptions, Model, only_key
@@ -57,6 +59,7 @@ from imagepipe.spec.tests import (
     PortTest,
     ServiceTest,
 )
+from imagepipe.step_kinds import installed_kinds
 from imagepipe.values import DEFAULT_QUEUE, QUEUE_NAME
 
 
@@ -386,6 +389,55 @@ class RebootStep(StepOptions):
     )
 
 
+def _ansible(value: Any) -> Any:
+    return {"playbook": value} if isinstance(value, str) else value
+
+
+class Ansible(Model):
+    """A playbook of Ansible."""
+
+    playbook: str = Field(description="Path of the playbook.", min_length=1)
+    run: Literal["here", "machine"] = Field(
+        "here",
+        description="`here`: ansible-playbook of this computer works on the machine over SSH. `machine`: that of the "
+        "machine works on itself; playbook and files are uploaded, and deleted afterwards.",
+    )
+    files: tuple[str, ...] = Field(
+        (),
+        description="Files and folders below the playbook's folder that it reads, relative to that folder. If absent, "
+        "those that Ansible looks for: `roles`, `group_vars`, `host_vars`, `files`, `templates`, `tasks`, `handlers`, "
+        "`vars`, `library`, `collections`, the folders of plugins, and `ansible.cfg`.",
+    )
+    extra_vars: dict[str, Any] = Field(default_factory=dict, description="Variables of the playbook.")
+    groups: tuple[str, ...] = Field((), description="Groups of the inventory that the machine is in, besides `all`.")
+    args: tuple[ScriptText, ...] = Field((), description="More arguments of ansible-playbook: `[--tags, web]`.")
+
+
+class AnsibleStep(StepOptions):
+    """Run a playbook of Ansible."""
+
+    ansible: Annotated[Ansible, BeforeValidator(_ansible, json_schema_input_type=str | Ansible)] = Field(
+        description="Path of the playbook, or its options."
+    )
+
+
+class CustomStep(StepOptions):
+    """A step of a kind that another package adds; its value is checked by that package's model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def kind(self) -> str:
+        """The name of the kind: the one key that is not an option."""
+        return next(key for key in self.model_extra or {} if key in installed_kinds())
+
+    @property
+    def given(self) -> Any:
+        """The value of the step, as in the spec; an empty mapping if it has none."""
+        value = (self.model_extra or {})[self.kind]
+        return {} if value is None else value
+
+
 class UseStep(StepOptions):
     """Run the steps of a provisioner."""
 
@@ -400,12 +452,22 @@ STEP_KINDS = {
     "file": "file step",
     "template": "template step",
     "reboot": "reboot step",
+    "ansible": "ansible step",
     "use": "use step",
 }
 
 
 def _step_kind(value: Any) -> str | None:
-    return only_key(value, STEP_KINDS)
+    return only_key(value, STEP_KINDS) or _custom_kind(value, STEP_KINDS)
+
+
+def _custom_kind(value: Any, known: Mapping[str, str]) -> str | None:
+    """Return the tag of a step whose only unknown key is a step kind of another package."""
+    if not isinstance(value, dict) or not known.keys().isdisjoint(value):
+        return None
+    if value.keys() <= StepOptions.model_fields.keys():
+        return None
+    return "custom step" if sum(key in installed_kinds() for key in value) == 1 else None
 
 
 Step = Annotated[
@@ -413,13 +475,15 @@ Step = Annotated[
     | Annotated[FileStep, Tag("file step")]
     | Annotated[TemplateStep, Tag("template step")]
     | Annotated[RebootStep, Tag("reboot step")]
-    | Annotated[UseStep, Tag("use step")],
+    | Annotated[AnsibleStep, Tag("ansible step")]
+    | Annotated[UseStep, Tag("use step")]
+    | Annotated[SkipJsonSchema[CustomStep], Tag("custom step")],
     Discriminator(_step_kind),
 ]
 
 
 def _test_kind(value: Any) -> str | None:
-    return only_key(value, STEP_KINDS | TEST_KINDS)
+    return only_key(value, STEP_KINDS | TEST_KINDS) or _custom_kind(value, STEP_KINDS | TEST_KINDS)
 
 
 Test = Annotated[
@@ -427,7 +491,9 @@ Test = Annotated[
     | Annotated[FileStep, Tag("file step")]
     | Annotated[TemplateStep, Tag("template step")]
     | Annotated[RebootStep, Tag("reboot step")]
+    | Annotated[AnsibleStep, Tag("ansible step")]
     | Annotated[UseStep, Tag("use step")]
+    | Annotated[SkipJsonSchema[CustomStep], Tag("custom step")]
     | Annotated[HttpTest, Tag("http test")]
     | Annotated[PortTest, Tag("port test")]
     | Annotated[PackageTest, Tag("package test")]

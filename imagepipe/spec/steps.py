@@ -21,6 +21,9 @@ from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest, value_at
 from imagepipe.spec.find import broken_provisioner, provisioner_folder, provisioner_names
 from imagepipe.spec.models import (
+    Ansible,
+    AnsibleStep,
+    CustomStep,
     FileCopy,
     FileStep,
     Parameter,
@@ -44,19 +47,22 @@ from imagepipe.spec.tests import (
     ServiceTest,
 )
 from imagepipe.spec.variables import as_number
+from imagepipe.step_kinds import StepKindError, installed_kinds
 
 MAX_DEPTH = 10
 """Depth of provisioners that use provisioners."""
 
 Report = Callable[..., None]
 """Adds a problem: path, message and hint."""
-PlainStep = ShellStep | FileStep | TemplateStep | RebootStep
+PlainStep = ShellStep | FileStep | TemplateStep | RebootStep | AnsibleStep | CustomStep
 
 _NO_UPLOAD_ENDS = "an upload does not end the connection: if it breaks, the upload has failed"
 _DISCONNECTS_NOT: dict[type[StepOptions], str] = {
     FileStep: _NO_UPLOAD_ENDS,
     TemplateStep: _NO_UPLOAD_ENDS,
     RebootStep: "a reboot waits for the machine by itself",
+    AnsibleStep: "let the playbook reboot the machine with ansible.builtin.reboot, which waits for it",
+    CustomStep: "only a shell step may end the connection",
     UseStep: "set it on the provisioner's step that ends the connection",
 }
 """Reason why a step of this kind cannot have `expect_disconnect: true`."""
@@ -129,7 +135,7 @@ def expand(
                 inner, more = _expand_use(step, document, at, file, scope, unknown, outer)
                 found += inner
                 problems += more
-            case ShellStep() | FileStep() | TemplateStep() | RebootStep():
+            case ShellStep() | FileStep() | TemplateStep() | RebootStep() | AnsibleStep() | CustomStep():
                 problems += _check_step(step, document, at, file.parent, scope, unknown)
                 found.append(_step_at(step, document, at, file, scope))
             case HttpTest() | PortTest() | PackageTest() | ServiceTest() | PathTest() | CommandTest():
@@ -168,6 +174,10 @@ def _check_step(
                 problems += _check_template(step, document, at, folder, scope)
             if step.template.dest.endswith("/"):
                 report(("template", "dest"), "must name a file, not a folder")
+        case AnsibleStep():
+            _check_ansible(step.ansible, folder, report)
+        case CustomStep():
+            problems += _check_custom(step, document, at, folder, unknown)
         case RebootStep():
             pass
         case _:
@@ -208,6 +218,55 @@ def _check_shell(shell: ShellScript, folder: Path, report: Report) -> None:
         report(("shell", "script"), *problem)
     elif shell.inline is not None and not any(part for part in shell.inline):
         report(("shell",), "the script is empty")
+
+
+def _check_ansible(ansible: Ansible, folder: Path, report: Report) -> None:
+    playbook = folder / ansible.playbook
+    if not playbook.is_file():
+        report(("ansible", "playbook"), *_missing(ansible.playbook, folder))
+        return
+    for index, name in enumerate(ansible.files):
+        path = playbook.parent / name
+        at = ("ansible", "files", index)
+        if not path.exists():
+            report(at, *_missing(name, playbook.parent))
+        elif not path.resolve().is_relative_to(playbook.parent.resolve()):
+            report(at, f"{name} is not below the playbook's folder, {playbook.parent}")
+        elif special := _special_file(path, playbook.parent):
+            report(at, special)
+
+
+def _check_custom(
+    step: CustomStep, document: Document, at: KeyPath, folder: Path, unknown: Mapping[KeyPath, str]
+) -> list[Problem]:
+    """Return the problems of a step whose kind another package adds, those that the package finds included."""
+    kind = step.kind
+    path = (*at, kind)
+    options = sorted(CustomStep.model_fields)
+    problems = [
+        document.problem((*at, key), f"unknown key '{key}'{did_you_mean(key, options)}", key=True)
+        for key in step.model_extra or {}
+        if key != kind
+    ]
+    if _has_late(step.given):
+        return [*problems, document.problem(path, LATE_HERE)]
+    if any(each[: len(path)] == path for each in unknown):
+        return problems  # the value of one of its templates is not known, which has an error of its own
+    try:
+        loaded = installed_kinds()[kind].load()
+        given = loaded.options.model_validate(step.given)
+        files = loaded.files(given)
+        more = [_missing(name, folder) for name in files if not (folder / name).exists()]
+        more += [(text, None) for text in loaded.check(given, folder)]
+        return problems + [document.problem(path, message, hint=hint) for message, hint in more]
+    except ValidationError as error:
+        return problems + explain(error, document, loaded.options, prefix=path)
+    except StepKindError as error:
+        return [*problems, document.problem(path, str(error), key=True, hint=error.hint)]
+    except Exception as error:  # noqa: BLE001 - the code of another package may raise anything
+        message = f"step kind '{kind}' cannot check its options: {type(error).__name__}: {error}"
+        hint = f"this is a fault of the package {installed_kinds()[kind].package}"
+        return [*problems, document.problem(path, message, key=True, hint=hint)]
 
 
 def _missing(name: str, folder: Path) -> tuple[str, str | None]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import assert_never
 
 from imagepipe.late import Late
-from imagepipe.spec.models import FileStep, RebootStep, ShellStep, TemplateStep
+from imagepipe.spec.models import AnsibleStep, CustomStep, FileStep, RebootStep, ShellStep, TemplateStep
 from imagepipe.spec.steps import PlainStep
 from imagepipe.spec.tests import CommandTest, HttpTest, PackageTest, PathTest, PlainTest, PortTest, ServiceTest
+from imagepipe.step_kinds import installed_kinds
 
 LONGEST = 60
 
@@ -18,7 +19,7 @@ def step_title(step: PlainStep | PlainTest) -> str:
     if step.name:
         return step.name
     match step:
-        case ShellStep() | FileStep() | TemplateStep() | RebootStep():
+        case ShellStep() | FileStep() | TemplateStep() | RebootStep() | AnsibleStep() | CustomStep():
             return _title_of_step(step)
         case _:
             return _title_of_test(step)
@@ -37,8 +38,20 @@ def _title_of_step(step: PlainStep) -> str:
             return f"{Path(template.src).name} -> {template.dest}"
         case RebootStep():
             return "reboot"
+        case AnsibleStep(ansible=ansible):
+            return Path(ansible.playbook).name
+        case CustomStep():
+            return _title_of_custom(step)
         case _:
             assert_never(step)
+
+
+def _title_of_custom(step: CustomStep) -> str:
+    try:
+        kind = installed_kinds()[step.kind].load()
+        return kind.title(kind.options.model_validate(step.given))[:LONGEST] or step.kind
+    except Exception:  # noqa: BLE001 - the check of the step reports what its package raised
+        return step.kind
 
 
 def _title_of_test(test: PlainTest) -> str:

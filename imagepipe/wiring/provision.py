@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any, assert_never
 from imagepipe import render
 from imagepipe.cloud.images import SourceImage
 from imagepipe.engine.stage import After, Ref
+from imagepipe.inputs.collect import ansible_files, names_of_step
 from imagepipe.late import Late
 from imagepipe.provision.files import RenderTemplate, UploadFile
 from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Options, Step
 from imagepipe.regular_files import read_text
-from imagepipe.spec.models import FileStep, RebootStep, ShellStep, TemplateStep
+from imagepipe.spec.models import AnsibleStep, CustomStep, FileStep, RebootStep, ShellStep, TemplateStep
 from imagepipe.spec.steps import PlainStep, StepAt
 from imagepipe.spec.tests import RetriedTest
 from imagepipe.spec.titles import step_title
+from imagepipe.step_kinds import installed_kinds
 from imagepipe.values import Reachable
 from imagepipe.wiring.build import ImageBuild
 
@@ -122,6 +124,30 @@ def _step(
             )
         case RebootStep(reboot=reboot):
             return RebootMachine(*base, timeout_seconds=reboot.timeout)
+        case AnsibleStep(ansible=ansible):
+            from imagepipe.provision.ansible import RunPlaybook
+
+            return RunPlaybook(
+                *base,
+                folder=at.folder,
+                playbook=ansible.playbook,
+                names=ansible_files(ansible, at.folder),
+                is_here=ansible.run == "here",
+                extra_vars=ansible.extra_vars,
+                groups=ansible.groups,
+                args=ansible.args,
+            )
+        case CustomStep(kind=kind, given=given):
+            from imagepipe.provision.custom import RunCustom
+
+            return RunCustom(
+                *base,
+                folder=at.folder,
+                kind=kind,
+                version=installed_kinds()[kind].version,
+                given=given,
+                names=names_of_step(at),
+            )
         case _:
             assert_never(step)
 

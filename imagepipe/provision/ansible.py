@@ -1,0 +1,179 @@
+"""Run a playbook of Ansible: from here over SSH, with the host key that we have verified, or on the machine itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from imagepipe import render
+from imagepipe.communicator.openssh import host_key_lines, ssh_options
+from imagepipe.communicator.ssh import Result
+from imagepipe.deletion import delete_tree
+from imagepipe.engine.stage import Context
+from imagepipe.errors import ImagepipeError
+from imagepipe.late import Text
+from imagepipe.provision.custom import StepMachine
+from imagepipe.provision.local_command import run_here
+from imagepipe.provision.step import Attempt, Step
+from imagepipe.values import Endpoint
+
+PROGRAM = "ansible-playbook"
+INSTALL = "install ansible-core (pipx install ansible-core), or set run: machine"
+PLAIN = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_NOCOWS": "1", "PYTHONUNBUFFERED": "1"}
+LONGEST_FOLDER = 60
+"""Longest path of a folder in which OpenSSH can make a socket; the socket's path has at most 104 bytes (macOS)."""
+MISSING = 127
+"""Exit code of a shell that does not find a command."""
+
+
+@dataclass(frozen=True)
+class RunPlaybook(Step):
+    """Run ansible-playbook."""
+
+    folder: Path
+    """Folder that the playbook is relative to."""
+    playbook: str
+    names: tuple[str, ...]
+    """The playbook, and the files and folders that it reads, relative to `folder`."""
+    is_here: bool
+    extra_vars: Mapping[str, Any] = field(repr=False)
+    """Variables of the playbook; a `Late` among the values is rendered first."""
+    groups: tuple[str, ...] = ()
+    args: tuple[Text, ...] = ()
+
+    def files(self) -> tuple[Path, ...]:
+        return tuple(self.folder / name for name in self.names)
+
+    def attempt(self, ctx: Context, at: Attempt) -> Result:
+        return self._here(at) if self.is_here else self._on_machine(ctx, at)
+
+    def _here(self, at: Attempt) -> Result:
+        """Run it on this computer. SSH connects with the key of the run, and accepts the host key of `at` alone."""
+        program = ansible_playbook()
+        playbook = self.folder / self.playbook
+        endpoint = at.connection.endpoint
+        with _private_folder() as folder:
+            known_hosts = folder / "known_hosts"
+            lines = host_key_lines(at.connection.verified_endpoint())
+            known_hosts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            inventory = self._inventory(_host(endpoint, known_hosts))
+            command = [program, *self._words(folder, inventory, at), str(playbook.resolve())]
+            control = ["-o", f"ControlPath={folder}/c"]
+            env = {
+                **os.environ,
+                **PLAIN,
+                **_locale(),
+                "ANSIBLE_HOST_KEY_CHECKING": "True",
+                "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+                "ANSIBLE_SSH_ARGS": shlex.join(["-o", "ControlMaster=auto", "-o", "ControlPersist=60s", *control]),
+                "ANSIBLE_PIPELINING": "True",
+                **self.env(at.names),
+            }
+            try:
+                return run_here(command, at.watch, env=env, cwd=playbook.resolve().parent)
+            except OSError as error:
+                raise ImagepipeError(f"starting {program}: {error.strerror or error}", hint=INSTALL) from error
+            finally:
+                _close_master(control, endpoint)
+
+    def _on_machine(self, ctx: Context, at: Attempt) -> Result:
+        """Upload the files into a new folder of the machine, run ansible-playbook there, and delete the folder."""
+        machine = StepMachine(self, ctx, at)
+        target = machine.read("mktemp -d /tmp/imagepipe-ansible-XXXXXXXX").strip()
+        with _private_folder() as folder:
+            words = self._words(folder, self._inventory({"ansible_connection": "local"}), at, at_machine=target)
+            for name in self.names:
+                machine.upload(self.folder / name, f"{target}/{PurePosixPath(name)}")
+            for made in folder.iterdir():
+                machine.upload(made, f"{target}/{made.name}", mode="0600")
+        playbook = PurePosixPath(target, self.playbook)
+        script = (
+            f"command -v {PROGRAM} >/dev/null || exit {MISSING}\n"
+            f"cd {shlex.quote(str(playbook.parent))}\n"
+            f"{PROGRAM} {shlex.join([*words, playbook.name])}\n"
+        )
+        here = {"ANSIBLE_HOME": f"{target}/.ansible", "LC_ALL": "C.UTF-8"}
+        try:
+            code = machine.run(script, env={**PLAIN, **here, **self.env(at.names)})
+        finally:
+            # -xdev: a playbook may have mounted something there
+            machine.run(f"cd /; find {shlex.quote(target)} -xdev -depth -delete")
+        return Result(code)
+
+    def _inventory(self, host: Mapping[str, Any]) -> dict[str, Any]:
+        hosts = {"hosts": {"machine": dict(host)}}
+        return {"all": {**hosts, "children": {group: {"hosts": {"machine": {}}} for group in self.groups}}}
+
+    def _words(
+        self, folder: Path, inventory: Mapping[str, Any], at: Attempt, *, at_machine: str | None = None
+    ) -> list[str]:
+        """Write inventory and variables into a folder; return the arguments with which ansible-playbook reads them."""
+        variables = render.render_all_late(dict(self.extra_vars), at.names)
+        (folder / "inventory.json").write_text(json.dumps(inventory), encoding="utf-8")
+        (folder / "extra-vars.json").write_text(json.dumps(variables), encoding="utf-8")
+        place = at_machine or str(folder)
+        words = ["--inventory", f"{place}/inventory.json", "--extra-vars", f"@{place}/extra-vars.json"]
+        words += ["--become"] if self.options.sudo and at_machine is None else []
+        return [*words, *(render.render_late(arg, at.names) for arg in self.args)]
+
+
+def ansible_playbook() -> str:
+    """Return the path of ansible-playbook on this computer. Raises ImagepipeError if there is none."""
+    beside = Path(sys.executable).with_name(PROGRAM)  # an environment that is not activated
+    found = shutil.which(PROGRAM) or (str(beside) if os.access(beside, os.X_OK) else None)
+    if found is None:
+        raise ImagepipeError(f"the program {PROGRAM} was not found on this computer", hint=INSTALL)
+    return found
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Make a folder that only we can read, and delete it at the end."""
+    is_long = len(tempfile.gettempdir()) > LONGEST_FOLDER
+    folder = Path(tempfile.mkdtemp(prefix="imagepipe-", dir="/tmp" if is_long else None))  # noqa: S108
+    try:
+        yield folder
+    finally:
+        delete_tree(folder)
+
+
+def _host(endpoint: Endpoint, known_hosts: Path) -> dict[str, Any]:
+    """Return the variables of the inventory that make Ansible log in to a machine as we do."""
+    options = [
+        *ssh_options(endpoint, known_hosts),
+        "-o",
+        "StrictHostKeyChecking=yes",
+        "-o",
+        "GlobalKnownHostsFile=none",
+    ]
+    return {
+        "ansible_host": endpoint.host,
+        "ansible_port": endpoint.port,
+        "ansible_user": endpoint.user,
+        "ansible_ssh_private_key_file": endpoint.private_key,
+        "ansible_ssh_common_args": shlex.join(options),
+        "ansible_python_interpreter": "auto_silent",
+    }
+
+
+def _locale() -> dict[str, str]:
+    """Return the locale for Ansible, which ends with an error in one that is not UTF-8."""
+    name = next((os.environ[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(key)), "")
+    return {} if name.lower().replace("-", "").endswith("utf8") else {"LC_ALL": "C.UTF-8"}
+
+
+def _close_master(control: list[str], endpoint: Endpoint) -> None:
+    """End the connection that OpenSSH keeps open between the tasks of a playbook."""
+    command = ["ssh", *control, "-O", "exit", endpoint.host]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(command, capture_output=True, timeout=10, check=False)
