@@ -144,8 +144,11 @@ def _check(options: BuildOptions, build_id: str) -> None:
         )
     given = options.run_options
     is_kept = given.keep_on_failure is not None
-    if options.plan_file or given.junit or given.report or given.shown.log_file or is_kept:
-        raise UsageError("--plan, --junit, --report, --log-file and --keep-on-failure cannot be combined with --engine")
+    refused = (options.plan_file, given.junit, given.report, given.otlp, given.shown.log_file, is_kept)
+    if any(refused):
+        raise UsageError(
+            "--plan, --junit, --report, --otlp, --log-file and --keep-on-failure cannot be combined with --engine"
+        )
     if not options.specs:
         raise UsageError("SPEC is missing: name a spec, or a folder with specs")
 

@@ -187,6 +187,10 @@ class Run:
             *self._printers,
             *self.sinks,
         ]
+        if self.options.otlp:
+            from imagepipe.cli.otlp import live_traces  # an extra
+
+            sinks.append(stack.enter_context(live_traces()))
         if self.options.junit:
             self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])
             if finished:

@@ -27,6 +27,8 @@ class RunOptions:
     junit: Path | None = None
     report: Path | None = None
     """Folder for reports of the run."""
+    otlp: bool = False
+    """True to send spans to an OpenTelemetry collector during the run."""
     timeout: timedelta | None = None
     keep_on_failure: timedelta | None = None
     """Time for which a failed run's resources are kept; None deletes them at once."""
@@ -76,6 +78,12 @@ def run_options(command: F) -> F:
             type=click.Path(path_type=Path, file_okay=False),
             help="Write reports of the run into this folder when it ends, even if it fails: HTML, JSON, Markdown, JUnit"
             " and others. In GitHub Actions, add to the job's summary and outputs too.",
+        ),
+        click.option(
+            "--otlp",
+            is_flag=True,
+            help="Send a trace to an OpenTelemetry collector during the build, span by span: to"
+            " OTEL_EXPORTER_OTLP_ENDPOINT, or to port 4318 of this computer. Needs the extra imagepipe-ami[otlp].",
         ),
         click.option(
             "--timeout",

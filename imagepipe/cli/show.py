@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,6 +32,7 @@ class ShowOptions:
 
     run: str
     output: Format
+    otlp: bool
     state: StateOptions
     cloud: CloudOptions
 
@@ -41,11 +43,13 @@ Examples:
   imagepipe show 7f3a91c2
   imagepipe show latest | less
   imagepipe show 7f3a91c2 --format json
+  imagepipe show 7f3a91c2 --otlp | curl --data @- -H 'Content-Type: application/json' localhost:4318/v1/traces
 """
 )
 @click.argument("run", metavar="RUN")
 @state_access_options
 @format_option(description="json: print the run's state, errors, last lines and resources, without its log.")
+@click.option("--otlp", is_flag=True, help="Print the run as OpenTelemetry traces instead, in OTLP's JSON encoding.")
 @pass_options(ShowOptions)
 def show(options: ShowOptions) -> int:
     """Print the output of a run and the resources it still holds.
@@ -54,7 +58,17 @@ def show(options: ShowOptions) -> int:
     """
     check_state_access(options.state, options.cloud)
     with open_state(options.state, options.cloud, SystemClock()) as store:
+        if options.otlp:
+            return _show_traces(store, run_of(store, options.run))
         return _show(store, run_of(store, options.run), options.output)
+
+
+def _show_traces(store: JournalStore, run: str) -> int:
+    from imagepipe.cli.run_report import run_report
+    from imagepipe.report.otlp import otlp
+
+    print_json(otlp(run_report(store, run), os.environ.get("TRACEPARENT", "")))
+    return 0
 
 
 def _show(store: JournalStore, run: str, output: Format) -> int:

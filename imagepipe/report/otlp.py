@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +28,7 @@ RESULTS = {"succeeded": "success", "failed": "failure", "cancelled": "cancellati
 def otlp(report: RunReport, traceparent: str = "") -> dict[str, Any]:
     """Return an ExportTraceServiceRequest; `traceparent` is the span that the run belongs to, if there is one."""
     parent = TRACEPARENT.fullmatch(traceparent)
-    trace = parent[1] if parent else _id(report.run, "trace", 32)
+    trace = parent[1] if parent else trace_id(report.run)
     spans = [_run_span(report, trace, parent[2] if parent else ""), *_stage_spans(report, trace)]
     resource = [_attribute("service.name", "imagepipe"), _attribute("service.version", __version__)]
     return {
@@ -52,8 +52,8 @@ def _run_span(report: RunReport, trace: str, parent: str) -> dict[str, Any]:
     }
     error = "" if report.outcome in ("succeeded", "running") else f"the run {_said(report)}"
     return {
-        **_span(report, trace, _id(report.run, "run", 16), parent, (0.0, report.seconds)),
-        "name": f"BUILD {', '.join(report.specs)}"[:200],
+        **_span(report, trace, span_id(report.run), parent, (0.0, report.seconds)),
+        "name": run_name(report.specs),
         "attributes": _attributes(attributes),
         "status": _status(error, is_ok=report.outcome == "succeeded"),
     }
@@ -64,7 +64,7 @@ def _said(report: RunReport) -> str:
 
 
 def _stage_spans(report: RunReport, trace: str) -> Iterator[dict[str, Any]]:
-    root, critical = _id(report.run, "run", 16), set(report.critical_path)
+    root, critical = span_id(report.run), set(report.critical_path)
     for stage in report.stages:
         if stage.start is None:
             continue
@@ -80,7 +80,7 @@ def _stage_spans(report: RunReport, trace: str) -> Iterator[dict[str, Any]]:
         }
         times = (stage.start, report.elapsed(stage) or 0.0)
         yield {
-            **_span(report, trace, _id(report.run, f"stage {stage.name}", 16), root, times),
+            **_span(report, trace, span_id(report.run, stage.name), root, times),
             "name": stage.title,
             "attributes": _attributes(attributes),
             "status": _status(stage.error, is_ok=stage.status == "succeeded"),
@@ -122,6 +122,20 @@ def _attribute(key: str, value: str) -> dict[str, Any]:
     return {"key": key, "value": {"stringValue": value}}
 
 
+def run_name(specs: Sequence[str]) -> str:
+    """Return the name of the span of a run."""
+    return f"BUILD {', '.join(specs)}"[:200]
+
+
+def trace_id(run: str) -> str:
+    """Return the id of the trace of a run: 32 hexadecimal digits, the same each time it is exported."""
+    return _id(run, "trace", 32)
+
+
+def span_id(run: str, stage: str | None = None) -> str:
+    """Return the id of the span of a stage, or of the run itself: 16 hexadecimal digits."""
+    return _id(run, "run" if stage is None else f"stage {stage}", 16)
+
+
 def _id(run: str, what: str, digits: int) -> str:
-    """Return an id that is the same each time the run is exported."""
     return hashlib.sha256(f"imagepipe {run} {what}".encode()).hexdigest()[:digits]

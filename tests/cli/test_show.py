@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -115,3 +116,11 @@ def test_a_name_of_any_bytes_in_the_last_lines_is_kept(folder: Path) -> None:
     assert (folder / CLOSING).stat().st_mode & 0o777 == 0o600
     assert "odd-" in kept
     assert "hunter2" not in kept
+
+
+def test_a_run_is_shown_as_traces_for_opentelemetry(folder: Path) -> None:
+    result = CliRunner().invoke(show, ["7f3a91c2", "--otlp"])
+    assert result.exit_code == 0
+    spans = json.loads(result.stdout)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert spans[0]["name"] == "BUILD web, base"
+    assert len(spans) > 1

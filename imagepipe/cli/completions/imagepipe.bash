@@ -20,7 +20,7 @@ _imagepipe_command() {
             ;;
         build)
             commands=''
-            options='--local --profile --endpoint-url --region --assume-role --var --var-file --format -q --quiet -v --verbose --log-file --junit --report --timeout --keep-on-failure --only --with-dependents --force --state --engine --build-id --plan --fail-fast --help'
+            options='--local --profile --endpoint-url --region --assume-role --var --var-file --format -q --quiet -v --verbose --log-file --junit --report --otlp --timeout --keep-on-failure --only --with-dependents --force --state --engine --build-id --plan --fail-fast --help'
             arguments=specs
             values+=--profile:nothing$'\n'
             values+=--endpoint-url:nothing$'\n'
@@ -158,7 +158,7 @@ _imagepipe_command() {
             ;;
         resume)
             commands=''
-            options='--var --var-file --dry-run --format -q --quiet -v --verbose --log-file --junit --report --timeout --keep-on-failure --state --local --profile --endpoint-url --help'
+            options='--var --var-file --dry-run --format -q --quiet -v --verbose --log-file --junit --report --otlp --timeout --keep-on-failure --state --local --profile --endpoint-url --help'
             arguments=runs
             values+=--var:nothing$'\n'
             values+=--var-file:files$'\n'
@@ -197,7 +197,7 @@ _imagepipe_command() {
             ;;
         show)
             commands=''
-            options='--state --local --profile --endpoint-url --format --help'
+            options='--state --local --profile --endpoint-url --format --otlp --help'
             arguments=runs
             values+=--state:nothing$'\n'
             values+=--profile:nothing$'\n'

@@ -105,6 +105,7 @@ _imagepipe_build() {
         '--log-file[Also write the log, as --verbose prints it, into this file]:value:_files' \
         '--junit[Write JUnit XML with a case for each build and each test, whether or not they succeed]:value:_files' \
         '--report[Write reports of the run into this folder when it ends, even if it fails\: HTML, JSON, Markdown, JUnit and others]:value:_files -/' \
+        '--otlp[Send a trace to an OpenTelemetry collector during the build, span by span\: to OTEL_EXPORTER_OTLP_ENDPOINT, or to port 4318 of this computer]' \
         '--timeout[Stop the build after this time and clean up, as after Ctrl-C]:value: ' \
         '--keep-on-failure[After a failure, keep everything and print how to log in]' \
         '*--only[Of the specs given, only this one]:value: ' \
@@ -301,6 +302,7 @@ _imagepipe_resume() {
         '--log-file[Also write the log, as --verbose prints it, into this file]:value:_files' \
         '--junit[Write JUnit XML with a case for each build and each test, whether or not they succeed]:value:_files' \
         '--report[Write reports of the run into this folder when it ends, even if it fails\: HTML, JSON, Markdown, JUnit and others]:value:_files -/' \
+        '--otlp[Send a trace to an OpenTelemetry collector during the build, span by span\: to OTEL_EXPORTER_OTLP_ENDPOINT, or to port 4318 of this computer]' \
         '--timeout[Stop the build after this time and clean up, as after Ctrl-C]:value: ' \
         '--keep-on-failure[After a failure, keep everything and print how to log in]' \
         '--state[Keep runs in this bucket, for all machines, instead of on this computer (`local`)]:value: ' \
@@ -354,6 +356,7 @@ _imagepipe_show() {
         '--profile[Use this AWS profile for --state, and for the run'\''s cloud]:value: ' \
         '--endpoint-url[The bucket of --state is at this endpoint, not on AWS]:value: ' \
         '--format[json\: print the run'\''s state, errors, last lines and resources, without its log]:value:(text json)' \
+        '--otlp[Print the run as OpenTelemetry traces instead, in OTLP'\''s JSON encoding]' \
         '--help[Show this message and exit]' \
         '*:argument:_imagepipe_find_runs'
 }

@@ -1,0 +1,150 @@
+"""Send the spans of a build to an OpenTelemetry collector while it runs, each as soon as it has ended.
+
+They have the ids and attributes of `imagepipe report --format otlp`, except those that only the whole run shows, such
+as the critical path. The SDK reads its own environment variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_RESOURCE_ATTRIBUTES
+and others: opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Span, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
+from opentelemetry.trace.status import Status, StatusCode
+
+from imagepipe import __version__
+from imagepipe.engine import events as ev
+from imagepipe.report.otlp import CONVENTIONS, RESULTS, TRACEPARENT, run_name, span_id, trace_id
+
+FLUSH_SECONDS = 10
+"""Time for the last spans to reach the collector when the build has ended."""
+
+
+class LiveTraces:
+    """A sink of events that makes spans of them. The engine calls it for one event after the other."""
+
+    def __init__(self, exporter: SpanExporter, traceparent: str = "") -> None:
+        """`traceparent` is the span that the run belongs to, if there is one."""
+        self._ids = _Ids()
+        resource = Resource.create({"service.name": "imagepipe", "service.version": __version__})
+        self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("imagepipe", __version__, CONVENTIONS)
+        self._parent = TRACEPARENT.fullmatch(traceparent)
+        self._planned: dict[str, ev.StagePlanned] = {}
+        self._run: Span | None = None
+        self._open: dict[str, Span] = {}
+
+    def __call__(self, event: ev.Event) -> None:
+        match event:
+            case ev.RunStarted():
+                self._start_run(event)
+            case ev.StagePlanned():
+                self._planned[event.stage] = event
+            case ev.StageStarted():
+                self._start_stage(event)
+            case ev.Span(stage=stage) if stage in self._open:
+                self._open[stage].add_event(event.label, {"seconds": event.seconds}, _nanoseconds(event.time))
+            case ev.StageFinished():
+                self._end_stage(event.stage, event.time, "succeeded")
+            case ev.StageFailed():
+                self._end_stage(event.stage, event.time, "failed", error=event.error, code=event.code)
+            case ev.RunFinished():
+                self._end_run(event)
+
+    def close(self) -> None:
+        """End the spans of a run that did not end, and send everything that was not sent yet."""
+        for span in (*self._open.values(), *((self._run,) if self._run is not None else ())):
+            span.set_status(Status(StatusCode.ERROR, "the run stopped"))
+            span.end()
+        self._provider.force_flush(FLUSH_SECONDS * 1000)
+        self._provider.shutdown()
+
+    def _start_run(self, event: ev.RunStarted) -> None:
+        self._ids.trace, self._ids.span = trace_id(event.run), span_id(event.run)
+        context = None
+        if self._parent is not None:
+            outer = SpanContext(
+                int(self._parent[1], 16), int(self._parent[2], 16), is_remote=True, trace_flags=TraceFlags(1)
+            )
+            context = set_span_in_context(NonRecordingSpan(outer))
+        attributes = {"cicd.pipeline.name": ", ".join(event.specs), "cicd.pipeline.run.id": event.run}
+        self._run = self._started(run_name(event.specs), context, event.time, attributes)
+
+    def _start_stage(self, event: ev.StageStarted) -> None:
+        if self._run is None:
+            return
+        planned = self._planned.get(event.stage)
+        self._ids.span = span_id(event.run, event.stage)
+        attributes = {
+            "cicd.pipeline.task.name": event.title,
+            "cicd.pipeline.task.run.id": event.stage,
+            "cicd.pipeline.task.type": "test" if planned is not None and planned.is_test else "build",
+            "cloud.region": planned.region if planned is not None else "",
+            "imagepipe.spec": planned.spec if planned is not None else "",
+        }
+        self._open[event.stage] = self._started(event.title, set_span_in_context(self._run), event.time, attributes)
+
+    def _started(self, name: str, context: Any, time: datetime, attributes: Mapping[str, str]) -> Span:
+        present = {key: value for key, value in attributes.items() if value}
+        span = self._tracer.start_span(
+            name, context, kind=SpanKind.INTERNAL, attributes=present, start_time=_nanoseconds(time)
+        )
+        assert isinstance(span, Span), "the sampler of this provider records every span"
+        return span
+
+    def _end_stage(self, stage: str, time: datetime, status: str, *, error: str = "", code: str = "") -> None:
+        if (span := self._open.pop(stage, None)) is None:
+            return
+        span.set_attribute("cicd.pipeline.task.run.result", RESULTS[status])
+        if code:
+            span.set_attribute("error.type", code)
+        span.set_status(Status(StatusCode.ERROR, error) if error else Status(StatusCode.OK))
+        span.end(_nanoseconds(time))
+
+    def _end_run(self, event: ev.RunFinished) -> None:
+        if self._run is None:
+            return
+        for stage in [*self._open]:
+            self._end_stage(stage, event.time, "cancelled", error="the run ended")
+        self._run.set_attribute("cicd.pipeline.result", RESULTS[event.outcome])
+        is_ok = event.outcome == "succeeded"
+        self._run.set_status(Status(StatusCode.OK) if is_ok else Status(StatusCode.ERROR, f"the run {event.outcome}"))
+        self._run.end(_nanoseconds(event.time))
+        self._run = None
+
+
+class _Ids(IdGenerator):
+    """Hands out the ids that the report of the run has, instead of random ones."""
+
+    trace = span = "1"
+
+    def generate_trace_id(self) -> int:
+        return int(self.trace, 16)
+
+    def generate_span_id(self) -> int:
+        return int(self.span, 16)
+
+
+@contextmanager
+def live_traces(traceparent: str) -> Iterator[LiveTraces]:
+    """Send spans to the collector that the environment names; one that does not answer delays nothing but the end."""
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would print a traceback for each failed attempt
+    traces = LiveTraces(OTLPSpanExporter(), traceparent)
+    try:
+        yield traces
+    finally:
+        traces.close()
+
+
+def _nanoseconds(time: datetime) -> int:
+    return int(time.timestamp() * 1e6) * 1000

@@ -1,0 +1,110 @@
+"""The spans of a build as a collector gets them while the build runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from imagepipe.engine import events as ev
+from imagepipe.report.otlp import otlp
+from imagepipe.report.otlp_live import live_traces
+from tests.report.runs import BEGINNING, FAILED, SUCCEEDED, failed, succeeded
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes traces as an OpenTelemetry collector does, and keeps their spans."""
+
+    spans: ClassVar[list[Any]] = []
+
+    def do_POST(self) -> None:
+        request = ExportTraceServiceRequest()
+        request.ParseFromString(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.path == "/v1/traces"
+        self.spans.extend(
+            span for resource in request.resource_spans for scope in resource.scope_spans for span in scope.spans
+        )
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Return the spans that a collector on this computer has got."""
+    Collector.spans.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        try:
+            yield Collector.spans
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _send(events: list[ev.AnyEvent], traceparent: str = "") -> None:
+    with live_traces(traceparent) as sink:
+        for event in events:
+            sink(event)
+
+
+@pytest.mark.parametrize(("events", "report"), [(SUCCEEDED, succeeded), (FAILED, failed)])
+@pytest.mark.parametrize("parent", ["", PARENT])
+def test_the_collector_gets_the_spans_that_the_report_has(
+    spans: list[Any], events: list[ev.AnyEvent], report: Any, parent: str
+) -> None:
+    _send(events, parent)
+    wanted = otlp(report(), parent)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    found = {span.span_id.hex(): span for span in spans}
+    assert found.keys() == {span["spanId"] for span in wanted}
+    for span in wanted:
+        got = found[span["spanId"]]
+        assert got.trace_id.hex() == span["traceId"]
+        assert got.parent_span_id.hex() == span.get("parentSpanId", "")
+        assert got.name == span["name"]
+        assert got.status.code == span["status"].get("code", 0)
+        assert str(got.start_time_unix_nano) == span["startTimeUnixNano"]
+        assert len(got.events) == len(span.get("events", []))
+        given = {each.key: each.value.string_value for each in got.attributes}
+        later = {"imagepipe.critical", "imagepipe.images", "vcs.ref.head.revision"}
+        expected = {each["key"]: each["value"]["stringValue"] for each in span["attributes"]}
+        assert given == {key: value for key, value in expected.items() if key not in later}
+
+
+def test_a_span_arrives_while_the_run_still_runs(spans: list[Any]) -> None:
+    with live_traces("") as sink:
+        for event in BEGINNING:
+            sink(event)
+        until = time.monotonic() + 60
+        while not spans and time.monotonic() < until:
+            time.sleep(0.02)
+        assert {span.name for span in spans} <= {"make a key pair", "find the source image", "launch t3.small"}
+        assert spans
+
+
+def test_a_run_that_stops_in_the_middle_still_sends_its_spans(spans: list[Any]) -> None:
+    _send(BEGINNING)
+    assert {span.name: span.status.message for span in spans}["BUILD web"] == "the run stopped"
+
+
+def test_a_collector_that_does_not_answer_breaks_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    _send(SUCCEEDED)
+    assert capfd.readouterr() == ("", "")
