@@ -1,4 +1,4 @@
-"""Convert provisioners to steps: shell, file, ansible-local; others are listed."""
+"""Convert provisioners to steps: shell, file, ansible, ansible-local; others are listed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from imagepipe.convert.values import LeftOut, Symbol, Text, Value, is_deferred, 
 from imagepipe.regular_files import read_head
 
 _INSTEAD = {
-    "ansible": "upload the playbook with a file step, and run ansible-playbook -c local in a shell step",
     "breakpoint": "`imagepipe build --keep-on-failure` keeps the machine, and `imagepipe ssh` logs in",
     "chef-client": "upload the cookbooks with a file step, and run chef-client in a shell step",
     "chef-solo": "upload the cookbooks with a file step, and run chef-solo in a shell step",
@@ -47,7 +46,14 @@ _FOLDERS = frozenset({"/", "/tmp", "/var/tmp", "/root", "/opt", "/etc", "/usr/lo
 _STAGING = "/tmp/packer-provisioner-ansible-local"  # noqa: S108 - the name that Packer uses
 
 
-SUPPORTED = frozenset({"shell", "file", "ansible-local", "breakpoint"})
+_ANSIBLE_NEEDED_NOT = (
+    *("user", "host_alias", "use_proxy", "local_port", "ansible_proxy_host", "ansible_proxy_key_type", "sftp_command"),
+    *("ssh_host_key_file", "ssh_authorized_key_file", "use_sftp", "skip_version_check", "keep_inventory_file"),
+    *("empty_groups", "ansible_ssh_extra_args"),
+)
+"""Options of the ansible provisioner about its connection, which imagepipe makes by itself."""
+
+SUPPORTED = frozenset({"shell", "file", "ansible", "ansible-local", "breakpoint"})
 """Provisioners whose options are read."""
 
 
@@ -70,8 +76,10 @@ class StepMaker:
                 self._shell(options)
             case "file":
                 self._file(options)
-            case "ansible-local":
+            case "ansible":
                 self._ansible(options)
+            case "ansible-local":
+                self._ansible_local(options)
             case "breakpoint" if options.flag("disable"):
                 return
             case _:
@@ -164,6 +172,16 @@ class StepMaker:
         options.listing.add(at, "`expect_disconnect` of a script that seems not to end the connection", instead)
         return {}
 
+    def _set_variables(self, options: Options, option_name: str, env: dict[str, Value]) -> None:
+        """Add the variables of a list of `NAME=VALUE` to an environment."""
+        at = options.place(option_name)
+        for pair in options.strings(option_name):
+            name, value = _pair(pair)
+            if name is None or not re.fullmatch(r"[A-Za-z_]\w*", name):
+                options.listing.add(at, f"an entry of {option_name} that is not NAME=VALUE", "set it in the step's env")
+            else:
+                env[name] = value
+
     def _execution(self, options: Options) -> Execution:
         at = options.place("execute_command")
         command = options.raw("execute_command")
@@ -186,15 +204,7 @@ class StepMaker:
         """Return the options that every step has."""
         found: dict[str, Value] = {}
         env = options.mapping("env")
-        at = options.place("environment_vars")
-        for pair in options.strings("environment_vars"):
-            name, value = _pair(pair)
-            if name is None or not re.fullmatch(r"[A-Za-z_]\w*", name):
-                options.listing.add(
-                    at, "an entry of environment_vars that is not NAME=VALUE", "set it in the step's env"
-                )
-            else:
-                env[name] = value
+        self._set_variables(options, "environment_vars", env)
         if env:
             found["env"] = env
         at = options.place("timeout")
@@ -288,9 +298,26 @@ class StepMaker:
             return text_of(["printf %s ", content, " >", quoted, "\n"])
         return text_of(["printf %s '", content, "' >", quoted, "\n"])
 
-    # ansible-local
+    # ansible
 
     def _ansible(self, options: Options) -> None:
+        """Run the playbook from here, as the provisioner does."""
+        name = options.constant("playbook_file")
+        if not name:
+            raise LeftOut(options.at, "an ansible provisioner without a playbook", "add playbook_file to the template")
+        keys: dict[str, Value] = {"playbook": SourcePath(str(options.evaluator.folders.find(name)), name)}
+        for key, option_name in (("groups", "groups"), ("args", "extra_arguments")):
+            if values := options.strings(option_name):
+                keys[key] = values
+        env: dict[str, Value] = {}
+        self._set_variables(options, "ansible_env_vars", env)
+        options.skip(*_ANSIBLE_NEEDED_NOT)
+        step: Value = keys if len(keys) > 1 else keys["playbook"]
+        self._append(options.at, {"ansible": step, **({"env": env} if env else {})})
+
+    # ansible-local
+
+    def _ansible_local(self, options: Options) -> None:
         """Upload the playbooks, and run ansible-playbook on the instance itself."""
         at = options.at
         staging = options.constant("staging_directory") or _STAGING
@@ -378,6 +405,7 @@ def _instead(kind: str) -> str:
 
 def _why(name: str) -> tuple[str, str]:
     instead = {
+        "galaxy_file": "install its roles first: ansible-galaxy install -r FILE -p roles, beside the playbook",
         "inventory_groups": "upload an inventory file, and name it in the ansible-playbook command",
         "pause_before": WRITE_IT,
         "working_directory": "begin the script with cd",

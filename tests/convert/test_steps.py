@@ -124,6 +124,25 @@ def test_the_content_of_a_file_is_written_by_a_script(converted: Convert) -> Non
     ]
 
 
+def test_ansible_runs_the_playbook_from_here(converted: Convert, tmp_path: Path) -> None:
+    (tmp_path / "site.yml").write_text("[]\n")
+    steps = (
+        'provisioner "ansible" {\n playbook_file = "site.yml"\n groups = ["web"]\n use_proxy = false\n'
+        ' extra_arguments = ["--tags", "install"]\n ansible_env_vars = ["ANSIBLE_FORCE_COLOR=1"]\n}\n'
+        'provisioner "ansible" {\n playbook_file = "site.yml"\n galaxy_file = "req.yml"\n}'
+    )
+    result = converted(template(steps=steps))
+    assert result.steps == [
+        {
+            "ansible": {"playbook": "../site.yml", "groups": ["web"], "args": ["--tags", "install"]},
+            "env": {"ANSIBLE_FORCE_COLOR": "1"},
+        },
+        {"ansible": "../site.yml"},
+    ]
+    assert len(result.listed) == 1
+    assert "galaxy_file" in str(result.listed[0])
+
+
 def test_ansible_local_uploads_the_playbook_and_runs_it(converted: Convert, tmp_path: Path) -> None:
     (tmp_path / "site.yml").write_text("[]\n")
     (tmp_path / "roles/web").mkdir(parents=True)
