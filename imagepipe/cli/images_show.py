@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import click
@@ -54,6 +55,17 @@ class Lineage:
     """Images that are built on it, directly or on another layer."""
 
 
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image with its copies, its lineage and its uses."""
+
+    image: BakedImage
+    listed: ListedBake
+    lineage: Lineage
+    failed: Mapping[str, CloudError]
+    """Errors by the part of the search that failed."""
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -85,24 +97,29 @@ def show(options: ShowOptions) -> int:
     first = options.in_regions[0] if options.in_regions else None
     target = cloud_target(options.cloud)
     with open_state(options.state, target, clock) as store, open_cloud(target, region=first, clock=clock) as regions:
-        searched = options.in_regions or regions.enabled(regions.session.region or FIRST_REGION)
-        seen = survey(regions, searched, PastInputs(store).source)
-        image = _find(options.image, seen)
-        bake = next(
-            (each for each in seen.bakes() if image in each.images),
-            Bake(image.spec, image.variant, image.run, (image,)),
-        )
-        uses = uses_of(regions, bake.images)
-        lineage = Lineage(tuple(_before(image, seen, regions, store)), tuple(_after(bake, seen)))
-        print_errors({**seen.failed, **uses.failed})
-        listed = listed_bake(bake, seen, uses, clock.now())
+        found = look_up(options.image, regions, options.in_regions, store, clock.now())
+        print_errors(found.failed)
         if options.output == "json":
-            print_json(_to_json(image, listed, lineage, store))
+            print_json(to_json(found, store))
         else:
-            for line in _text(image, listed, lineage, store):
+            for line in _text(found, store):
                 click.echo(line)
-            click.echo(f"age: {age(clock.now() - bake.created)}")
-    return CloudError.exit_code if seen.failed or uses.failed else 0
+            click.echo(f"age: {age(clock.now() - found.listed.bake.created)}")
+    return CloudError.exit_code if found.failed else 0
+
+
+def look_up(word: str, regions: Regions, in_regions: Sequence[str], store: JournalStore, now: datetime) -> FoundImage:
+    """Find an image by its id or name, in these regions, or in all if there are none. Raises ImagepipeError."""
+    searched = in_regions or regions.enabled(regions.session.region or FIRST_REGION)
+    seen = survey(regions, searched, PastInputs(store).source)
+    image = _find(word, seen)
+    bake = next(
+        (each for each in seen.bakes() if image in each.images),
+        Bake(image.spec, image.variant, image.run, (image,)),
+    )
+    uses = uses_of(regions, bake.images)
+    lineage = Lineage(tuple(_before(image, seen, regions, store)), tuple(_after(bake, seen)))
+    return FoundImage(image, listed_bake(bake, seen, uses, now), lineage, {**seen.failed, **uses.failed})
 
 
 def _find(word: str, seen: Survey) -> BakedImage:
@@ -197,9 +214,11 @@ def _commit(image: BakedImage, store: JournalStore) -> str | None:
     return None
 
 
-def _to_json(image: BakedImage, listed: ListedBake, lineage: Lineage, store: JournalStore) -> dict[str, Any]:
+def to_json(found: FoundImage, store: JournalStore) -> dict[str, Any]:
+    """Return the values for `--format json`. An unknown value is null."""
+    image, lineage = found.image, found.lineage
     return {
-        **listed.to_json(),
+        **found.listed.to_json(),
         "image_id": image.id,
         "region": image.region,
         "fingerprint": image.tags.get(tags.FINGERPRINT),
@@ -212,7 +231,8 @@ def _to_json(image: BakedImage, listed: ListedBake, lineage: Lineage, store: Jou
     }
 
 
-def _text(image: BakedImage, listed: ListedBake, lineage: Lineage, store: JournalStore) -> Iterator[str]:
+def _text(found: FoundImage, store: JournalStore) -> Iterator[str]:
+    image, listed, lineage = found.image, found.listed, found.lineage
     bake = listed.bake
     yield f"{image.id} '{image.name}' in {image.region}"
     yield f"spec: {bake.key or 'none: it has no tag of a spec'}"

@@ -51,7 +51,7 @@ def ui(options: UiOptions) -> None:
     check_state_access(options.state, options.cloud)
     with open_state(options.state, options.cloud, SystemClock()) as store:
         try:
-            server = UiServer(options.port, store, secrets.token_urlsafe(16))
+            server = UiServer(options.port, store, secrets.token_urlsafe(16), options.cloud)
         except OSError as error:
             raise UsageError(
                 f"serving on port {options.port} of 127.0.0.1: {error.strerror}", hint="leave out --port for a free one"

@@ -14,11 +14,12 @@ from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.run_report import run_report
 from imagepipe.cli.run_store import past_runs, run_of, started_of
-from imagepipe.cli.runs import run_row, state
+from imagepipe.cli.runs import images_by_spec, run_row, state
 from imagepipe.clock import SystemClock
-from imagepipe.engine.journal import read
+from imagepipe.engine.journal import JournalState, read
 from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.report import site
@@ -37,9 +38,10 @@ class UiServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int, store: JournalStore, token: str) -> None:
+    def __init__(self, port: int, store: JournalStore, token: str, cloud: CloudOptions | None = None) -> None:
+        """`cloud` has the profile and endpoint for questions about images, if they are not those of the run."""
         super().__init__(("127.0.0.1", port), _Handler)
-        self.store, self.token = store, token
+        self.store, self.token, self.cloud = store, token, cloud or CloudOptions()
         self.clock = SystemClock()
         self.is_over = False
         self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
@@ -47,6 +49,11 @@ class UiServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/?token={self.token}"
+
+
+def _made(past: JournalState) -> set[str]:
+    """Return the ids of the images that a run kept."""
+    return {str(image.get("id")) for images in images_by_spec(past).values() for image in images}
 
 
 class _Refused(Exception):
@@ -92,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(self._runs())
             case ["images"]:
                 self._send(site.images_page(self._rows()[0]))
+            case ["images", image]:
+                self._send(self._image(image))
             case ["compare"]:
                 self._send(self._compared(query))
             case ["changes"]:
@@ -134,6 +143,20 @@ class _Handler(BaseHTTPRequestHandler):
         found = sorted(past_runs(store), key=lambda pair: started_of(store, *pair), reverse=True)[:MOST_RUNS]
         rows = [run_row(past, self.server.clock) for _, past in found if not isinstance(past, ImagepipeError)]
         return rows, [(run, str(past)) for run, past in found if isinstance(past, ImagepipeError)]
+
+    def _image(self, id: str) -> str:
+        """Ask the cloud of an image's run for its copies, lineage and uses."""
+        store, clock = self.server.store, self.server.clock
+        runs = [past for _, past in past_runs(store) if not isinstance(past, ImagepipeError)]
+        past = next((past for past in runs if id in _made(past)), None)
+        if past is None:
+            raise _Refused(404, "There is no such image", f"No run here has made {id}.")
+        from imagepipe.cli.cloud import open_cloud, recorded_target  # loads the library of the cloud
+        from imagepipe.cli.images_show import look_up, to_json
+
+        with open_cloud(recorded_target(past.run.cloud, self.server.cloud), region=None, clock=clock) as regions:
+            found = look_up(id, regions, (), store, clock.now())
+        return site.image_page(to_json(found, store), [f"{name}: {error}" for name, error in found.failed.items()])
 
     def _compared(self, query: Mapping[str, str]) -> str:
         store = self.server.store

@@ -89,7 +89,8 @@ def _compare_form(rows: Sequence[Mapping[str, Any]]) -> str:
 def images_page(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the page with the images of all runs, from the journals alone."""
     body = "".join(
-        f"<tr><td><code>{escape(str(image['id']))}</code></td><td>{escape(str(image['region']))}</td>"
+        f'<tr><td><a href="/images/{escape(str(image["image_id"]))}">'
+        f"<code>{escape(str(image['image_id']))}</code></a></td><td>{escape(str(image['region']))}</td>"
         f"<td>{escape(str(image['name']))}</td><td>{escape(', '.join(row['specs']))}</td>"
         f'<td><a href="/runs/{escape(str(row["run"]))}"><code>{escape(str(row["run"]))}</code></a></td>'
         f"<td>{escape(str(row['started'])[:10])}</td></tr>"
@@ -97,12 +98,56 @@ def images_page(rows: Sequence[Mapping[str, Any]]) -> str:
         for image in row["images"]
     )
     note = (
-        "<p>As the runs made them. <code>imagepipe images list</code> asks the cloud which of them still exist, and who"
-        " uses them.</p>"
+        "<p>As the runs made them. The page of an image asks the cloud whether it still exists, what it is built on and"
+        " who uses it. <code>imagepipe images list</code> lists all images of the account.</p>"
     )
     head = "<th>image</th><th>region</th><th>name</th><th>specs</th><th>run</th><th>date</th>"
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if body else "<p>None yet.</p>"
     return _page("Images", f'<section class="wide"><h2>Images</h2>{note}{table}</section>')
+
+
+def image_page(image: Mapping[str, Any], problems: Sequence[str]) -> str:
+    """Return the page of an image, with the values of `imagepipe images show --format json`."""
+    facts = {
+        "name": image["name"],
+        "region": image["region"],
+        "spec": image["spec"],
+        "kind": image["kind"],
+        "created": str(image["created"]),
+        "last launched": image["last_launched"],
+        "commit": image["commit"],
+        "fingerprint": image["fingerprint"],
+        "tests passed": None if image["tests"] is None else ", ".join(image["tests"]) or "none",
+    }
+    rows = "".join(
+        f"<tr><th>{escape(key)}</th><td>{escape(str(value)) if value else 'unknown'}</td></tr>"
+        for key, value in facts.items()
+    )
+    run = escape(str(image["run"] or ""))
+    rows += f'<tr><th>run</th><td><a href="/runs/{run}"><code>{run}</code></a></td></tr>' if run else ""
+    copies = [f"{each['image_id']} in {each['region']}: {each['state']}" for each in image["images"]]
+    parts = (
+        ("Copies", copies, "none"),
+        ("Built on", [_relative(each) for each in image["built_on"]], "not known"),
+        ("Layers built on it", [_relative(each) for each in image["layers"]], "none"),
+        ("Used by", image["used_by"], "not known" if image["used_by"] is None else "nothing in this account"),
+    )
+    lists = "".join(_list(title, values or (), empty) for title, values, empty in parts)
+    failed = _list("Not answered", problems, "") if problems else ""
+    body = f'<h2><code>{escape(str(image["image_id"]))}</code></h2><table class="facts">{rows}</table>{lists}{failed}'
+    return _page(str(image["image_id"]), f'<section class="wide">{body}</section>')
+
+
+def _relative(row: Mapping[str, Any]) -> str:
+    name = f" {row['name']}" if row.get("name") else ""
+    place = f" in {row['region']}" if row.get("region") else ""
+    spec = f" (spec {row['spec']})" if row.get("spec") else ""
+    return f"{row['image_id']}{name}{place}{spec}"
+
+
+def _list(title: str, values: Sequence[str], empty: str) -> str:
+    items = "".join(f"<li>{escape(str(value))}</li>" for value in values)
+    return f"<h3>{escape(title)}</h3>" + (f"<ul>{items}</ul>" if items else f"<p>{escape(empty)}</p>")
 
 
 def run_page(run: str, specs: Sequence[str], state: str) -> str:
