@@ -56,6 +56,16 @@ endef
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,dev]'
 	@touch $@
 
+# yaml-language-server, locked by hashes: what editors start, for the tests of completion and checks. npm is the machine's
+# own, else Debian's.
+.setup/language-server/ready: $(wildcard tests/docs/language-server/*.json) | .setup/system
+	@command -v npm >/dev/null || \
+	  { apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install npm; }
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 demo: .setup/local
 	$(BIN)/imagepipe demo
 
@@ -72,7 +82,7 @@ check: setup .setup/system-test lint types
 # Four files of tests at once, each with clouds of its own: 17 minutes on two cores. A guest's own boot is most of that, so
 # a test that is not about the machine uses one that does not boot (the fixture `quick`). The longest files begin first
 # (tests/machine/conftest.py); xdist would begin with the files that have the most tests.
-test: check site
+test: check site .setup/language-server/ready
 	$(BIN)/pytest -q -m "machine and not emulated or server" -n 4 --dist loadfile --no-loadscope-reorder
 
 # Whole systems in QEMU without KVM: minutes for each test. QEMU's shorter tests are in `make test`.

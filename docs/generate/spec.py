@@ -17,7 +17,7 @@ from imagepipe.late import Late
 from imagepipe.spec import models, tests
 from imagepipe.spec.base import CommonOptions
 from imagepipe.spec.json_schema import MODELS, SchemaOf, json_schema
-from imagepipe.spec.scalars import UNITS
+from imagepipe.spec.scalars import duration_text
 
 PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("A spec", models.Spec, ""),
@@ -143,19 +143,12 @@ def _default(field: FieldInfo) -> str:
         return ""
     value = field.default
     if isinstance(value, float) and _is_duration(field.metadata):
-        return f"`{_duration(value)}`"
+        return f"`{duration_text(value)}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`"
     return f"`{value}`"
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in reversed(UNITS.items()):
-        if seconds % size == 0:
-            return f"{int(seconds // size)}{unit}"
-    return f"{seconds:g}s"
 
 
 def _is_duration(metadata: list[Any]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel
 
 from imagepipe.spec import models
+from imagepipe.spec.scalars import duration_text
 
 SchemaOf = Literal["spec", "provisioner", "project"]
 MODELS: Mapping[SchemaOf, type[BaseModel]] = {
@@ -33,7 +34,7 @@ EXAMPLES: Mapping[tuple[str, str], list[Any]] = {
     ("Spec", "variables"): [{"greeting": {"default": "hello", "description": "text of the front page"}}],
     ("Spec", "matrix"): [{"release": ["bookworm", "trixie"], "architecture": ["x86_64", "arm64"]}],
     ("Spec", "source"): [
-        {"ami": {"name": "debian-12-amd64-*", "owners": ["136693071363"], "architecture": "x86_64"}},
+        {"ami": {"name": "al2023-ami-2023.*", "owners": ["amazon"], "architecture": "x86_64"}},
         {"ami": "ami-0123456789abcdef0"},
         {"image": "base"},
     ],
@@ -41,7 +42,7 @@ EXAMPLES: Mapping[tuple[str, str], list[Any]] = {
     ("Spec", "provision"): [[{"shell": "apt-get install -y nginx", "sudo": True}]],
     ("Spec", "test"): [[{"http": "http://127.0.0.1/"}, {"service": "nginx"}]],
     ("Spec", "output"): [{"name": "web-server-{{ build.timestamp }}"}],
-    ("Spec", "publish"): [{"regions": ["us-west-2"], "share": {"accounts": ["123456789012"]}}],
+    ("Spec", "publish"): [{"regions": ["us-west-2"], "deprecate_after": "90d"}],
     ("Spec", "retention"): [{"newest": 5, "max_age": "90d"}],
     ("Spec", "reuse"): ["unchanged", {"max_age": "7d"}],
     ("Provisioner", "parameters"): [{"port": {"default": 80, "description": "port to listen on"}}],
@@ -51,7 +52,10 @@ EXAMPLES: Mapping[tuple[str, str], list[Any]] = {
     ("TemplateStep", "template"): [{"src": "files/motd.j2", "dest": "/etc/motd", "vars": {"team": "platform"}}],
     ("UseStep", "use"): ["users"],
 }
-"""Examples by model and key; a test checks them against the schema."""
+"""Examples by model and key; a test checks them against the schema.
+
+None has a text of digits, such as an account: yaml-language-server would write it into a spec without its quotes.
+"""
 
 
 def json_schema(of: SchemaOf = "spec") -> dict[str, Any]:
@@ -77,8 +81,10 @@ def _converted(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema of pydantic's draft in draft 7, with templates allowed wherever a spec may have them."""
     found: dict[str, Any] = {}
     for key, value in schema.items():
-        if key in ("title", "discriminator"):
-            continue  # the titles repeat the keys
+        if key in ("title", "discriminator") or (key == "default" and value is None):
+            continue  # the titles repeat the keys; an editor would write `null` for the user
+        if key == "default" and schema.get("format") == "duration":
+            value = duration_text(value)
         if key in ("properties", "patternProperties"):
             found[key] = {name: _converted(each) for name, each in value.items()}
         elif key == "$ref":
@@ -93,6 +99,7 @@ def _converted(schema: dict[str, Any]) -> dict[str, Any]:
             found[key] = value
     if "$ref" in found and len(found) > 1:  # draft 7 ignores whatever stands beside a reference
         found["allOf"] = [{"$ref": found.pop("$ref")}]
+        found["type"] = "object"  # without it, yaml-language-server completes the key without its colon
     return _or_template(found)
 
 

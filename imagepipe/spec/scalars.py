@@ -26,6 +26,14 @@ def seconds(text: str) -> float | None:
     return sum(float(n) * UNITS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", text))
 
 
+def duration_text(seconds: float) -> str:
+    """Return a duration as a spec has it: the reverse of `seconds`."""
+    for unit, size in reversed(UNITS.items()):
+        if seconds % size == 0:
+            return f"{int(seconds // size)}{unit}"
+    return f"{seconds:g}s"
+
+
 def _duration(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise PydanticCustomError("duration", "a duration is written 90s, 5m, 2h or 90d")

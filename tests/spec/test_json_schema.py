@@ -107,6 +107,18 @@ def _examples(of: SchemaOf) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.parametrize("of", MODELS)
+def test_a_default_in_a_schema_may_be_written_into_a_file(of: SchemaOf) -> None:
+    """Editors write it. A duration is 30m there, not the 1800.0 that it is in Python."""
+    schema = json_schema(of)
+    for model in (schema, *schema["definitions"].values()):
+        for key, field in model.get("properties", {}).items():
+            if "default" in field:
+                assert field["default"] is not None, f"{key}: nobody writes null"
+                validator = Draft7Validator({**field, "definitions": schema["definitions"]})
+                assert list(validator.iter_errors(field["default"])) == [], key
+
+
 @pytest.mark.parametrize("file", [*SPECS, *(ROOT / "specs").rglob(PROJECT), *(ROOT / "provisioners").rglob("*.yaml")])
 def test_a_sample_tells_an_editor_its_schema(file: Path) -> None:
     first = file.read_text().splitlines()[0]
