@@ -128,6 +128,7 @@ docs: setup
 	$(BIN)/python -m docs.generate.man docs/reference/imagepipe.1
 	$(BIN)/python -m docs.generate.completion imagepipe/cli/completions
 	$(BIN)/python -m docs.generate.local_cloud docs/reference/local-cloud.md
+	$(BIN)/python -m docs.generate.diagrams docs/images
 
 # The docs as a site, in .setup/site/. Warnings are errors: a link that leads nowhere, a page that no list has.
 .setup/site-tools: .setup/python
