@@ -61,7 +61,7 @@ def runs_page(rows: Sequence[Mapping[str, Any]], unreadable: Sequence[tuple[str,
 
 def _run_row(row: Mapping[str, Any]) -> str:
     id, state = escape(str(row["run"])), str(row["state"])
-    images = ", ".join(f"{image['id']} ({image['region']})" for image in row["images"])
+    images = ", ".join(f"{image['image_id']} ({image['region']})" for image in row["images"])
     held = ", ".join(f"{each['kind']} {each['id'] or ''}".strip() for each in row["held"]) if state != "running" else ""
     return (
         f'<tr><td><a href="/runs/{id}"><code>{id}</code></a></td><td>{_badge(state)}</td>'

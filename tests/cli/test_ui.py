@@ -23,6 +23,7 @@ from tests.report.browser import browser
 AT = datetime(2026, 11, 23, 3, tzinfo=UTC)
 TOKEN = "the-token"
 ODD = "<script>alert(1)</script>"
+WEST = {"region": "us-west-2", "name": "web-1"}
 
 
 def _create(store: FileStore, run: str, *, spec: str = "web", ends: bool = True) -> Journal:
@@ -32,6 +33,7 @@ def _create(store: FileStore, run: str, *, spec: str = "web", ends: bool = True)
         sink(ev.StageStarted(AT, run, "launch", f"launch {ODD}"))
         sink(ev.StageFinished(AT, run, "launch", float(run[-1])))
     if ends:
+        journal.note("output", stage="keep", fingerprint="f", value=[{"id": f"ami-{run}", **WEST}])
         journal.note("finished", outcome="succeeded", held=[])
         journal.close()
     return journal
@@ -105,6 +107,13 @@ def test_runs_are_listed_newest_first_and_their_names_are_only_text(server: UiSe
     assert text.index("bbbbbbb2") < text.index("aaaaaaa1")
     assert ODD not in text
     assert "&lt;script&gt;" in text
+
+
+def test_the_images_of_runs_are_listed_with_the_runs_and_on_a_page_of_their_own(server: UiServer) -> None:
+    _, runs, _ = _get(server, "/")
+    assert "ami-bbbbbbb2 (us-west-2)" in runs
+    _, images, _ = _get(server, "/images")
+    assert "<code>ami-bbbbbbb2</code></td><td>us-west-2</td><td>web-1</td>" in images
 
 
 def test_a_run_is_shown_with_its_report_and_found_by_latest(server: UiServer) -> None:
