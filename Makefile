@@ -17,7 +17,8 @@ SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iprout
 SYSTEM_ROOTLESS := uidmap qemu-system-x86 qemu-utils
 SYSTEM_TEST := openssh-server awscli packer zsh fish xfsprogs chromium qemu-system-arm qemu-efi-aarch64 $(SYSTEM_ROOTLESS)
 
-.PHONY: setup model site demo check test test-emulated lint types bench bench-smoke reliability fuzz docs constraints clean
+.PHONY: setup model site demo check test test-emulated lint types bench bench-smoke reliability fuzz docs \
+        screenshots constraints clean
 .DELETE_ON_ERROR:
 
 setup: .setup/system .setup/python
@@ -138,6 +139,10 @@ docs: setup
 site: .setup/site-tools
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs .setup/site
 	@echo "the site is .setup/site/index.html"
+
+# The screenshots of the docs, from real builds on a local cloud of their own: needs root, some five minutes.
+screenshots: .setup/system-test .setup/site-tools
+	$(BIN)/python -m docs.generate.screenshots docs/images
 
 # constraints.txt: what set-up installs here. requirements.txt: what imagepipe alone needs, with hashes, for every platform.
 constraints: setup

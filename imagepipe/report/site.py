@@ -35,6 +35,9 @@ body.run { max-width: none; height: 100vh; padding: .6rem 1rem 0; display: flex;
 iframe { flex: 1; width: 100%; border: 0; border-top: 1px solid var(--line); }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .wide { overflow-x: auto; }
+.wide :is(th, td) { overflow-wrap: break-word; }
+.wide :is(.badge, code, .image) { white-space: nowrap; }
+.image { display: block; }
 .slower { color: var(--bad); } .faster { color: var(--good); }
 form { display: flex; flex-wrap: wrap; gap: .6rem; align-items: end; }
 select { font: inherit; padding: .3rem; }
@@ -45,7 +48,8 @@ def runs_page(rows: Sequence[Mapping[str, Any]], unreadable: Sequence[tuple[str,
     """Return the page with all runs, newest first: rows as `imagepipe runs --format json` prints them."""
     body = "".join(_run_row(row) for row in rows)
     table = (
-        "<table><thead><tr><th>run</th><th>state</th><th>specs</th><th>started (UTC)</th><th>took</th><th>images</th>"
+        "<table><thead><tr><th>run</th><th>state</th><th>specs</th><th>started (UTC)</th>"
+        '<th class="number">took</th><th>images</th>'
         f"<th>still held</th></tr></thead><tbody>{body}</tbody></table>"
         if rows
         else "<p>There is no run yet. <code>imagepipe build web-server --local</code> makes one.</p>"
@@ -61,12 +65,15 @@ def runs_page(rows: Sequence[Mapping[str, Any]], unreadable: Sequence[tuple[str,
 
 def _run_row(row: Mapping[str, Any]) -> str:
     id, state = escape(str(row["run"])), str(row["state"])
-    images = ", ".join(f"{image['image_id']} ({image['region']})" for image in row["images"])
+    images = "".join(
+        f'<span class="image">{escape(str(image["image_id"]))} ({escape(str(image["region"]))})</span>'
+        for image in row["images"]
+    )
     held = ", ".join(f"{each['kind']} {each['id'] or ''}".strip() for each in row["held"]) if state != "running" else ""
     return (
         f'<tr><td><a href="/runs/{id}"><code>{id}</code></a></td><td>{_badge(state)}</td>'
         f"<td>{escape(', '.join(row['specs']))}</td><td>{escape(str(row['started'])[:19].replace('T', ' '))}</td>"
-        f'<td class="number">{escape(duration(row["seconds"]))}</td><td>{escape(images)}</td>'
+        f'<td class="number">{escape(duration(row["seconds"]))}</td><td>{images}</td>'
         f'<td class="bad">{escape(held)}</td></tr>'
     )
 

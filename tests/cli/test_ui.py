@@ -23,6 +23,11 @@ from tests.report.browser import browser
 AT = datetime(2026, 11, 23, 3, tzinfo=UTC)
 TOKEN = "the-token"
 ODD = "<script>alert(1)</script>"
+BROKEN = """(() => [...document.querySelectorAll(".badge, td code, .image")].filter((each) => {
+  const range = document.createRange();
+  range.selectNodeContents(each);
+  return range.getClientRects().length > 1;
+}).map((each) => each.textContent))()"""
 WEST = {"region": "us-west-2", "name": "web-1"}
 
 
@@ -175,9 +180,10 @@ def test_a_run_in_progress_tells_the_browser_of_news_and_of_its_end(server: UiSe
 
 def test_a_browser_opens_the_printed_address_and_sees_the_runs(server: UiServer, tmp_path: Path) -> None:
     with browser(tmp_path) as chromium:
-        chromium.call("Page.navigate", url=server.url)
+        chromium.open(server.url, width=1000)
         chromium.wait("document.body?.innerText.includes('bbbbbbb2')")
         assert chromium.evaluate("location.search") == "", "the token does not stay in the address"
+        assert chromium.evaluate(BROKEN) == [], "a word that is broken into two lines"
         chromium.evaluate("document.querySelector('a[href=\"/runs/aaaaaaa1\"]').click()")
         chromium.wait("document.querySelector('iframe')?.contentDocument?.body?.innerText?.includes('Run aaaaaaa1')")
         assert chromium.problems() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -48,14 +49,14 @@ class Browser:
                 return result
             self.events.append(answer)
 
-    def open(self, page: Path, *, width: int = 1280, scheme: Literal["light", "dark"] = "light") -> None:
-        """Open a page in a window of this width, and wait until it is loaded."""
+    def open(self, page: Path | str, *, width: int = 1280, scheme: Literal["light", "dark"] = "light") -> None:
+        """Open a file or an address in a window of this width, and wait until it is loaded."""
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
 
@@ -78,6 +79,12 @@ class Browser:
         more = {"text": text} if text else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=codes.get(key, 0), **more)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=codes.get(key, 0))
+
+    def picture(self, *, width: int, height: int, scale: float = 1.0) -> bytes:
+        """Return the upper left part of the page as a PNG."""
+        part = {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}
+        taken = self.call("Page.captureScreenshot", format="png", clip=part, captureBeyondViewport=True)
+        return base64.b64decode(taken["data"])
 
     def problems(self) -> list[str]:
         """Return the errors of scripts, and the messages of the browser's log, since the page was opened."""
