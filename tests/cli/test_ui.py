@@ -118,7 +118,7 @@ def test_the_images_of_runs_are_listed_with_the_runs_and_on_a_page_of_their_own(
     _, runs, _ = _get(server, "/")
     assert "ami-bbbbbbb2 (us-west-2)" in runs
     _, images, _ = _get(server, "/images")
-    assert "<code>ami-bbbbbbb2</code></td><td>us-west-2</td><td>web-1</td>" in images
+    assert "<code>ami-bbbbbbb2</code></a></td><td>us-west-2</td><td>web-1</td>" in images
 
 
 def test_a_run_is_shown_with_its_report_and_found_by_latest(server: UiServer) -> None:
