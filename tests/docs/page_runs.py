@@ -19,7 +19,7 @@ OFFLINE = {
 """Pages whose commands need no cloud, and texts that the commands print (tests/docs/test_command_blocks.py)."""
 
 LOCAL_CLOUD: dict[str, tuple[str, ...]] = {
-    "docs/tutorial.md": ("1 spec, valid", "us-west-2       motd-", '"outcome": "succeeded"'),
+    "docs/tutorial.md": ("1 spec, valid", "us-west-2       motd-", '"region": "us-west-2"'),
     "docs/how-to/faults.md": ("InsufficientInstanceCapacity",),
     "docs/how-to/images-on-images.md": (),
     "docs/how-to/least-privilege.md": (),
@@ -27,7 +27,6 @@ LOCAL_CLOUD: dict[str, tuple[str, ...]] = {
     "docs/how-to/local-ec2.md": ("Linux",),
     "docs/how-to/reports.md": (),
     "docs/how-to/shared-state.md": (),
-    "docs/how-to/test-and-share.md": (),
 }
 """Pages whose commands need the local cloud, and texts that they print (tests/machine/test_docs_blocks.py)."""
 

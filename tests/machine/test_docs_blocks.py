@@ -18,7 +18,6 @@ NEEDS_SPEC = (
     "docs/how-to/least-privilege.md",
     "docs/how-to/reports.md",
     "docs/how-to/shared-state.md",
-    "docs/how-to/test-and-share.md",
 )
 """Pages that take a spec `web-server.yaml` for granted."""
 
