@@ -19,14 +19,18 @@ OFFLINE = {
 """Pages whose commands need no cloud, and texts that the commands print (tests/docs/test_command_blocks.py)."""
 
 LOCAL_CLOUD: dict[str, tuple[str, ...]] = {
+    "docs/how-to/bastion.md": ("through", "private-"),
     "docs/tutorial.md": ("1 spec, valid", "us-west-2       motd-", '"region": "us-west-2"'),
     "docs/how-to/faults.md": ("InsufficientInstanceCapacity",),
     "docs/how-to/images-on-images.md": (),
+    "docs/how-to/kms.md": ("\tTrue\n", "key/"),
     "docs/how-to/least-privilege.md": (),
     "docs/how-to/local-cloud-with-other-tools.md": ("debian-12-amd64-", "hello"),
     "docs/how-to/local-ec2.md": ("Linux",),
+    "docs/how-to/many-regions.md": ("ap-southeast-2", "eu-central-1"),
     "docs/how-to/reports.md": (),
     "docs/how-to/shared-state.md": (),
+    "docs/how-to/ssm-parameters.md": ("/images/web-server/stable",),
 }
 """Pages whose commands need the local cloud, and texts that they print (tests/machine/test_docs_blocks.py)."""
 
