@@ -12,6 +12,7 @@ from tests.docs.blocks import ROOT, Block, blocks_of
 
 OFFLINE = {
     "docs/how-to/bundles.md": (),
+    "docs/how-to/come-from-image-builder.md": ("1 spec, valid",),
     "docs/how-to/come-from-packer.md": ("written from amazon-ebs.", "specs/web.yaml"),
     "docs/how-to/editors.md": (),
     "docs/how-to/instance-store.md": ("1 spec, valid",),
@@ -19,7 +20,7 @@ OFFLINE = {
 """Pages whose commands need no cloud, and texts that the commands print (tests/docs/test_command_blocks.py)."""
 
 LOCAL_CLOUD: dict[str, tuple[str, ...]] = {
-    "docs/how-to/bastion.md": ("through", "private-"),
+    "docs/how-to/bastion.md": ("host key verified", "(private)"),
     "docs/tutorial.md": ("1 spec, valid", "us-west-2       motd-", '"region": "us-west-2"'),
     "docs/how-to/faults.md": ("InsufficientInstanceCapacity",),
     "docs/how-to/images-on-images.md": (),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.page_runs import LOCAL_CLOUD, ROOT, SPEC, run_page
+from tests.docs.blocks import ROOT
+from tests.docs.page_runs import LOCAL_CLOUD, SPEC, run_page
 from tests.machine.bakery import Bakery
 
 pytestmark = pytest.mark.machine
@@ -47,10 +47,11 @@ def _write_family(folder: Path) -> None:
 
 
 @pytest.fixture
-def cloud(request: pytest.FixtureRequest) -> Iterator[Bakery]:
+def cloud(request: pytest.FixtureRequest) -> Bakery:
     """A cloud of the page's own, because pages create keys and buckets with the same names."""
     boots = request.param == "docs/tutorial.md"
-    yield request.getfixturevalue("fresh_bakery" if boots else "quick_bakery")
+    bakery: Bakery = request.getfixturevalue("fresh_bakery" if boots else "quick_bakery")
+    return bakery
 
 
 @pytest.mark.parametrize(("page", "cloud"), [(page, page) for page in LOCAL_CLOUD], indirect=["cloud"], ids=LOCAL_CLOUD)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.page_runs import commands_of
 from tests.machine.bakery import Bakery
 
 pytestmark = pytest.mark.machine
@@ -22,8 +23,8 @@ SECONDS = 1800
 
 
 def _commands() -> list[str]:
-    """Return the commands of the page without the last one, which would stop the cloud of the tests."""
-    return re.findall(r"^    (\S.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)[:-1]
+    """Return the commands of the page that are run; the last one would stop the cloud of the tests."""
+    return list(commands_of(PAGE))
 
 
 @pytest.fixture
