@@ -5,6 +5,7 @@
 #   make test-emulated   the tests of whole systems in QEMU without KVM, which take minutes each (root)
 #   make reliability   kills, stops, faults, planted secrets, bad input: a table that fails where it is short (root)
 #   make site    the docs as a site
+#   make python-versions   the default tests with newer Pythons (root)
 #   make fuzz    readers with examples by the ten thousand (EXAMPLES=20000)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,7 +18,7 @@ SYSTEM := systemd-container slirp4netns mmdebstrap debian-archive-keyring iprout
 SYSTEM_ROOTLESS := uidmap qemu-system-x86 qemu-utils
 SYSTEM_TEST := openssh-server awscli packer zsh fish xfsprogs chromium qemu-system-arm qemu-efi-aarch64 $(SYSTEM_ROOTLESS)
 
-.PHONY: setup model site demo check test test-emulated lint types bench bench-smoke reliability fuzz docs \
+.PHONY: setup model site demo check test test-emulated lint types bench bench-smoke reliability python-versions fuzz docs \
         screenshots constraints clean
 .DELETE_ON_ERROR:
 
@@ -116,6 +117,10 @@ reliability: setup .setup/system-test
 	$(BIN)/python -m tests.reliability --state .setup/reliability
 
 # The readers of specs, manifests, journals and events, with other examples each time, and far more of them than in `make check`.
+# The default tests with the Pythons of newer Debian releases, each in a folder of its own (root). RELEASES='sid' runs one.
+python-versions:
+	tests/python_versions.sh $(RELEASES)
+
 fuzz: setup
 	IMAGEPIPE_FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/pytest -q -n 2 tests/spec/test_fuzz.py tests/engine/test_fuzz.py tests/bundle/test_fuzz.py
 

@@ -129,6 +129,9 @@ def _print(output: str, loaded: Sequence[LoadedSpec], problems: Sequence[Problem
         case _:
             for problem in problems:
                 click.echo(problem.text())
+            for spec in loaded:
+                if spec.unset:
+                    click.echo(f"note: {spec.document.file}: a build needs values of: {', '.join(spec.unset)} (--var)")
             click.echo(_summary(loaded, problems))
 
 

@@ -130,7 +130,8 @@ class FindSource(CheckedSource):
             raise CloudError(
                 f"looking for the source image: {where} does not exist",
                 code="ParameterNotFound",
-                hint="parameters are regional; compare with `aws ssm get-parameter --name …`",
+                hint="parameters are regional;"
+                f" compare with `aws ssm get-parameter --region {self.ec2.region} --name {name}`",
             )
         if not IMAGE_ID.fullmatch(value):
             raise CloudError(
@@ -143,7 +144,8 @@ class FindSource(CheckedSource):
 
     def _newest(self, wanted: Newest) -> SourceImage:
         found = self.ec2.images.matching(wanted.filter)
-        where = f"{wanted.filter.name} (owner {', '.join(wanted.filter.owners)}) in {self.ec2.region}"
+        owners = " ".join(wanted.filter.owners)
+        where = f"{wanted.filter.name} (owner {owners.replace(' ', ', ')}) in {self.ec2.region}"
         if not found:
             if deprecated := self.ec2.images.matching_even_deprecated(wanted.filter):
                 raise CloudError(
@@ -155,7 +157,8 @@ class FindSource(CheckedSource):
             raise CloudError(
                 f"looking for the source image: no available image is named {where}",
                 code="InvalidAMIID.NotFound",
-                hint="compare with `aws ec2 describe-images --owners … --filters Name=name,Values=…`",
+                hint=f"compare with `aws ec2 describe-images --region {self.ec2.region} --owners {owners}"
+                " --query Images[].Name`",
             )
         if wanted.only and len(found) > 1:
             listed = ", ".join(f"{image.id} {image.name}" for image in found[:5])

@@ -18,6 +18,7 @@ from imagepipe.spec.ec2_rules import (
     block_device_findings,
     image_device_findings,
     region_finding,
+    size_findings,
     tag_findings,
 )
 from imagepipe.spec.explain import did_you_mean, nearest, value_at
@@ -89,6 +90,7 @@ def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
     if isinstance(ami, AmiByFilter) and ami.architecture:
         are_default = "instance_types" not in launch.model_fields_set
         yield from architecture_findings(ami.architecture, launch.instance_types, are_default=are_default)
+    yield from size_findings(launch.instance_types)
     yield from block_device_findings(launch.block_devices, ("launch", "block_devices"), tags=launch.tags)
     yield from tag_findings(launch.tags, ("launch", "tags"))
     if launch.region:

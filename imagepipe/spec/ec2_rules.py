@@ -144,6 +144,21 @@ def architecture_of_type(instance_type: str) -> str:
     return "arm64" if _GRAVITON.fullmatch(instance_type.partition(".")[0]) else "x86_64"
 
 
+_SIZE = re.compile(r"nano|micro|small|medium|large|\d*xlarge|metal(-\d+xl)?")
+"""Sizes of instance types (EC2 instance types guide, "Naming conventions")."""
+
+
+def size_findings(instance_types: Sequence[str]) -> Iterator[Finding]:
+    """Report instance types whose size is a misspelt one. One that is not like any other may be new, so EC2 decides."""
+    for index, instance_type in enumerate(instance_types):
+        family, _, size = instance_type.partition(".")
+        meant = nearest(size, ("nano", "micro", "small", "medium", "large", "xlarge", "metal"))
+        if meant and not _SIZE.fullmatch(size):
+            count = re.match(r"\d*", size) if meant == "xlarge" else None
+            text = f"EC2 has no size '{size}' of instances; did you mean '{family}.{count[0] if count else ''}{meant}'?"
+            yield ("launch", "instance_types", index), text
+
+
 def architecture_findings(architecture: str, instance_types: Sequence[str], *, are_default: bool) -> Iterator[Finding]:
     """Report instance types that cannot launch an image of this architecture."""
     wanted = "arm64" if architecture == "arm64" else "x86_64"

@@ -343,6 +343,7 @@ def _variables(loaded: LoadedSpec, given: Given, *, must: bool) -> tuple[Resolve
     resolved = resolve(declared, given)
     for name, reason in resolved.refused.items():
         loaded.problems.append(loaded.document.problem(("variables", name), f"variable '{name}': {reason}", key=True))
+    loaded.unset = () if must else tuple(resolved.missing)
     if must:
         for name, sources in resolved.missing.items():
             loaded.problems.append(

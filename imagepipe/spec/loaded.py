@@ -32,6 +32,8 @@ class LoadedSpec:
     has_unknown_base: bool = False
     """True if `source.image` is made of a variable that has no value yet."""
     names: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+    """Required variables that have no value, if the spec was loaded without a build."""
     """Values of `var`, `matrix`, `spec` and `build`."""
     steps: tuple[StepAt, ...] = ()
     """Steps of `provision`, with the steps of provisioners in place."""

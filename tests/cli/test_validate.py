@@ -55,6 +55,15 @@ def test_specs_are_found_by_path_by_name_and_by_folder(project: Path, words: lis
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{count}\n", "")
 
 
+def test_a_required_variable_without_a_value_is_noted(project: Path) -> None:
+    with (project / "specs/db.yaml").open("a") as spec:
+        spec.write("variables: {size: {}}\nprovision: [{shell: 'echo {{ var.size }}'}]\n")
+    result = run(project)
+    assert result.returncode == 0
+    assert result.stdout == "note: specs/db.yaml: a build needs values of: size (--var)\n2 specs, valid\n"
+    assert run(project, "--var", "size=1").stdout == "2 specs, valid\n"
+
+
 def test_a_spec_with_mistakes_ends_with_2_and_all_of_them(project: Path) -> None:
     with (project / "specs/db.yaml").open("a") as spec:
         spec.write("launch: {regoin: x}\nprovision: [{shell: {script: none.sh}}]\n")

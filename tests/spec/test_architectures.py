@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from botocore.session import get_session
 
-from imagepipe.spec.ec2_rules import architecture_of_type
+from imagepipe.spec.ec2_rules import architecture_of_type, size_findings
 
 from .conftest import Loader, messages
 
@@ -58,3 +59,15 @@ def test_a_type_of_another_architecture_is_an_error(
 ) -> None:
     text = SPEC.replace("ARCHITECTURE", architecture).replace("TYPES", types)
     assert messages(loaded(text, whole=True)) == found
+
+
+def test_every_type_that_ec2_has_is_accepted_and_a_misspelt_size_is_not(loaded: Loader) -> None:
+    known = get_session().get_service_model("ec2").shape_for("InstanceType").enum
+    assert len(known) > 1000
+    assert list(size_findings(known)) == []
+    wrong = "imagepipe: 1\nname: web\nsource: {ami: ami-0123456789abcdef0}\noutput: {name: web-1}\n"
+    wrong += "launch: {instance_types: [t3.smal, m5.2xlrge, x9.enormous]}\n"
+    assert messages(loaded(wrong, whole=True)) == [
+        "EC2 has no size 'smal' of instances; did you mean 't3.small'?",
+        "EC2 has no size '2xlrge' of instances; did you mean 'm5.2xlarge'?",
+    ]

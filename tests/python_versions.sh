@@ -1,0 +1,26 @@
+#!/bin/sh
+# Run the default tests with the Pythons of newer Debian releases: `make python-versions`, or name releases as arguments.
+# Each is a folder that mmdebstrap fills and deletes; nothing is installed on this machine.
+set -eu
+[ $# -gt 0 ] || set -- trixie sid
+here=$(cd "$(dirname "$0")/.." && pwd)
+packages=python3-venv,ca-certificates,git,openssh-client,openssh-server,e2fsprogs,procps,util-linux,iproute2
+authorities=/etc/ssl/certs/ca-certificates.crt  # those of this machine: a proxy may have one of its own
+surroundings="PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 PIP_CERT=$authorities SSL_CERT_FILE=$authorities"
+inside='
+cp -a /source /imagepipe && cd /imagepipe
+python3 --version
+python3 -m venv /venv
+/venv/bin/python -m pip install --quiet --disable-pip-version-check ".[local,dev]"
+cd /imagepipe && /venv/bin/python -m pytest -q -p no:cacheprovider -n 2 --dist worksteal \
+  --ignore tests/report/test_page_in_browser.py --ignore tests/cli/test_ui.py --ignore tests/cli/test_completion.py
+'
+for release; do
+  echo "== Debian $release"
+  mmdebstrap --quiet --variant=minbase --include="$packages" --format=null \
+    --customize-hook='mkdir "$1/source"' \
+    --customize-hook="cd '$here' && git archive HEAD | tar -x -C \"\$1/source\"" \
+    --customize-hook='cp /etc/resolv.conf "$1/etc/"; cp /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"' \
+    --customize-hook="chroot \"\$1\" env -i $surroundings sh -ec '$inside'" \
+    "$release" -
+done
