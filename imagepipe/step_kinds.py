@@ -55,7 +55,10 @@ class Machine(Protocol):
         """
 
     def read(self, script: str | bytes, *args: str, sudo: bool | None = None) -> str:
-        """Run a script and return its standard output, which does not go to the log. Raises as `run`."""
+        """Run a script and return its standard output, which does not go to the log.
+
+        Raises CommandFailed if its exit code is not 0, or as `run`.
+        """
 
     def upload(self, source: Path, dest: str, *, mode: str | None = None, owner: str | None = None) -> None:
         """Upload a file or a folder, as a file step does. `dest` is an absolute path; `mode` is octal."""

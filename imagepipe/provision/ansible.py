@@ -107,7 +107,7 @@ class RunPlaybook(Step):
             code = machine.run(script, env={**PLAIN, **here, **self.env(at.names)})
         finally:
             # -xdev: a playbook may have mounted something there
-            machine.run(f"cd /; find {shlex.quote(target)} -xdev -depth -delete")
+            machine.read(f"cd /; find {shlex.quote(target)} -xdev -depth -delete")
         return Result(code)
 
     def _inventory(self, host: Mapping[str, Any]) -> dict[str, Any]:

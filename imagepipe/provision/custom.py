@@ -95,7 +95,7 @@ class StepMachine:
         result = run_script(
             self._at.connection, self._script(script, args, self._env, sudo, None), self._watch(on_line)
         )
-        self._step.check(result, errors[-TAIL_LINES:])
+        self._step.check(result, errors[-TAIL_LINES:], exit_codes=(0,))
         return "".join(f"{line}\n" for line in lines)
 
     def upload(self, source: Path, dest: str, *, mode: str | None = None, owner: str | None = None) -> None:

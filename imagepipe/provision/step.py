@@ -216,7 +216,8 @@ def naming(place: str) -> Iterator[None]:
     except (Disconnected, Cancelled):
         raise  # the step may go on
     except ImagepipeError as error:
-        error.message = f"{place}: {error.message}"
+        if not error.message.startswith(place):  # the check of a result has put it there
+            error.message = f"{place}: {error.message}"
         raise
 
 
