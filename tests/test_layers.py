@@ -22,6 +22,7 @@ FOUNDATION = {
     "deletion",
     "partitions",
     "step_kinds",
+    "extras",
 }
 LAYER_1 = {"spec", "engine", "cloud", "communicator", "bundle", "hygiene", "iam"}
 INPUTS = {"inputs"}
@@ -67,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "deletion": set(),
     "partitions": set(),
     "step_kinds": {"errors"},
+    "extras": set(),
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
     "hygiene": set(),  # it goes to machines, alone
     "inputs": FOUNDATION | {"spec"},

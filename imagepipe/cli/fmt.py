@@ -12,11 +12,10 @@ import click
 
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.errors import ImagepipeError, UsageError
+from imagepipe.extras import command_for_extra
 from imagepipe.files import write_atomically
 from imagepipe.regular_files import read_text
 from imagepipe.spec.find import SUFFIXES
-
-EXTRA = "imagepipe-ami[fmt]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def _formatter() -> Callable[[str, str], str]:
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("ruamel"):
             raise
-        raise UsageError("`imagepipe fmt` needs ruamel.yaml", hint=f"pip install '{EXTRA}'") from error
+        raise UsageError("`imagepipe fmt` needs ruamel.yaml", hint=command_for_extra("fmt")) from error
     return formatted
 
 

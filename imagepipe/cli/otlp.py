@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from imagepipe.errors import UsageError
+from imagepipe.extras import command_for_extra
 
 if TYPE_CHECKING:
     from imagepipe.engine.events import Sink
@@ -30,5 +31,5 @@ def check_extra() -> None:
         import opentelemetry.sdk  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            f"--otlp needs a library that is not installed: {error.name}", hint="pip install 'imagepipe-ami[otlp]'"
+            f"--otlp needs a library that is not installed: {error.name}", hint=command_for_extra("otlp")
         ) from error

@@ -19,6 +19,7 @@ from imagepipe.cli import streams
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_options import DurationType
 from imagepipe.errors import UsageError
+from imagepipe.extras import command_for_extra
 from imagepipe.temporal.connection import NAMESPACE, Server
 from imagepipe.values import DEFAULT_QUEUE, QUEUE_NAME
 
@@ -167,5 +168,5 @@ def check_installed() -> None:
     if find_spec("temporalio") is None:
         raise UsageError(
             "builds on Temporal need Temporal's library, and it is not installed",
-            hint="pip install 'imagepipe-ami[temporal]'",
+            hint=command_for_extra("temporal"),
         )

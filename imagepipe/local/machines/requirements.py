@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from imagepipe.extras import command_for_extra
 from imagepipe.local.disks.base_image import built_base
 from imagepipe.local.host import rootless
 from imagepipe.local.host.cgroup import hierarchies
@@ -237,8 +238,7 @@ def _common(computer: Computer) -> Iterator[Finding]:
         "debian-archive-keyring",
     )
     for module, name in MODULES.items():
-        lack = "pip install 'imagepipe-ami[local]'"
-        yield _finding(f"python: {name}", computer.has_module(module), "installed", lack)
+        yield _finding(f"python: {name}", computer.has_module(module), "installed", command_for_extra("local"))
 
 
 def _room(store: Store) -> Finding:
