@@ -11,6 +11,7 @@ import click
 from imagepipe.errors import UsageError
 from imagepipe.files import EVERYONE, write_atomically
 from imagepipe.spec.json_schema import SchemaOf, json_schema
+from imagepipe.step_kinds import installed_kinds
 
 
 @click.command(
@@ -32,7 +33,7 @@ def schema(of: SchemaOf, output: Path | None) -> None:
 
     Editors complete and check with it while you type. `imagepipe validate` knows more rules.
     """
-    text = json.dumps(json_schema(of), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(json_schema(of, installed_kinds().values()), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         click.echo(text, nl=False)
         return

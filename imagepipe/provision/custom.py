@@ -12,7 +12,7 @@ from imagepipe.communicator.ssh import Result, Watch
 from imagepipe.communicator.streams import OnLine
 from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
 from imagepipe.engine.stage import Context
-from imagepipe.errors import ConnectError, ImagepipeError
+from imagepipe.errors import ImagepipeError
 from imagepipe.provision.step import TAIL_LINES, Attempt, Step
 from imagepipe.step_kinds import installed_kinds
 
@@ -39,7 +39,7 @@ class RunCustom(Step):
         kind = installed.load()
         try:
             kind.run(kind.options.model_validate(self.given), StepMachine(self, ctx, at), self.folder)
-        except (ImagepipeError, ConnectError):
+        except ImagepipeError:
             raise
         except Exception as error:
             raise ImagepipeError(

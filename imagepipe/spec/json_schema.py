@@ -7,13 +7,15 @@ Draft 7, because that is the draft that yaml-language-server, and with it most e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 
 from imagepipe.spec import models
 from imagepipe.spec.scalars import duration_text
+from imagepipe.step_kinds import Installed, StepKindError
 
 SchemaOf = Literal["spec", "provisioner", "project"]
 MODELS: Mapping[SchemaOf, type[BaseModel]] = {
@@ -58,10 +60,16 @@ None has a text of digits, such as an account: yaml-language-server would write 
 """
 
 
-def json_schema(of: SchemaOf = "spec") -> dict[str, Any]:
-    """Return the schema of a kind of file."""
+def json_schema(of: SchemaOf = "spec", kinds: Iterable[Installed] = ()) -> dict[str, Any]:
+    """Return the schema of a kind of file, with the step kinds of other packages if there are any.
+
+    A kind whose package is broken is left out; `imagepipe validate` reports it.
+    """
     made = MODELS[of].model_json_schema(by_alias=True)
     definitions = made.pop("$defs", {})
+    for kind in kinds if "RebootStep" in definitions else ():
+        with suppress(StepKindError):
+            _add_kind(kind, made, definitions)
     for key, field in made["properties"].items():  # pydantic drops the description of a part with a default
         field.setdefault("description", MODELS[of].model_fields[key].description)
     for name, schema in (*definitions.items(), (MODELS[of].__name__, made)):
@@ -75,6 +83,30 @@ def json_schema(of: SchemaOf = "spec") -> dict[str, Any]:
         **{key: value for key, value in _converted(made).items() if key != "title"},
         "definitions": converted,
     }
+
+
+def _add_kind(kind: Installed, made: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Add a step kind wherever a step may be."""
+    name = f"{kind.name} step of {kind.package}"
+    value = kind.load().options.model_json_schema(ref_template=f"#/$defs/{name}: {{model}}")
+    definitions.update({f"{name}: {key}": each for key, each in value.pop("$defs", {}).items()})
+    options = definitions["RebootStep"]["properties"].items()
+    definitions[name] = {
+        "type": "object",
+        "description": f"A step of the package {kind.package} {kind.version}.",
+        "properties": {**{key: each for key, each in options if key != "reboot"}, kind.name: value},
+        "required": [kind.name],
+        "additionalProperties": False,
+    }
+    _add_choice({"$ref": "#/$defs/RebootStep"}, {"$ref": f"#/$defs/{name}"}, (made, definitions))
+
+
+def _add_choice(beside: Mapping[str, str], choice: Mapping[str, str], schema: Any) -> None:
+    """Add a choice to every list that has another one."""
+    if isinstance(schema, list) and beside in schema and choice not in schema:
+        schema.append(choice)
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list | tuple) else ():
+        _add_choice(beside, choice, part)
 
 
 def _converted(schema: dict[str, Any]) -> dict[str, Any]:

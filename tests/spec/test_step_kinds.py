@@ -6,12 +6,16 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
 
 from imagepipe.inputs.collect import collect_inputs, files_of_step
+from imagepipe.spec.json_schema import json_schema
 from imagepipe.spec.models import CustomStep
 from imagepipe.spec.titles import step_title
+from imagepipe.step_kinds import installed_kinds
 from tests.packages import KIND, add_package, installed
 from tests.spec.conftest import BUILD, Loader
 
@@ -130,3 +134,25 @@ def test_the_image_is_stale_when_the_options_the_files_or_the_package_change(
     assert digests("[a]", "k", "1.0") == first
     changed = [("[b]", "k", "1.0"), ("[a]", "x", "1.0"), ("[a]", "k", "2.0")]
     assert len({first, *(digests(*each) for each in changed)}) == 4
+
+
+def test_the_schema_for_editors_has_the_kinds_that_are_installed(users: Path) -> None:
+    add_package(users, "broken", {"odd": "nothing_there:Kind"}, {})
+    schema = json_schema("spec", installed_kinds().values())
+    Draft7Validator.check_schema(schema)
+    spec: dict[str, Any] = {
+        "imagepipe": 1,
+        "name": "web",
+        "source": {"ami": "ami-0123456789abcdef0"},
+        "output": {"name": "web-1"},
+    }
+    for step, is_valid in (
+        ({"users": {"names": ["ann"]}, "timeout": "5s"}, True),
+        ({"users": {"names": 5}}, False),
+        ({"users": {"nams": ["ann"]}}, False),
+        ({"users": {"names": ["ann"]}, "timout": "5s"}, False),
+        ({"odd": {}}, False),
+    ):
+        for part in ("provision", "test"):
+            assert Draft7Validator(schema).is_valid({**spec, part: [step]}) is is_valid, (step, part)
+    assert json_schema("project", installed_kinds().values()) == json_schema("project")
