@@ -39,7 +39,7 @@ def run_here(command: Sequence[str], watch: Watch, *, env: Mapping[str, str], cw
     readers = [_reader(process.stdout, "out", watch), _reader(process.stderr, "err", watch)]
     timed_out = False
     try:
-        with watch.cancel.calling(lambda: _signal(process, signal.SIGTERM)):
+        with watch.cancel.calling(lambda: threading.Thread(target=_end, args=(process,), daemon=True).start()):
             try:
                 process.wait(watch.deadline.remaining())
             except subprocess.TimeoutExpired:

@@ -19,16 +19,26 @@ from imagepipe.provision.local_command import run_here
 CLOCK = SystemClock()
 
 
-def _run(script: str, folder: Path, *, seconds: float = 60, cancel: Cancel | None = None) -> tuple[Result, list[str]]:
+PYTHON, SHELL = (sys.executable, "-uc"), ("sh", "-c")
+
+
+def _run(
+    script: str,
+    folder: Path,
+    *,
+    program: tuple[str, ...] = PYTHON,
+    seconds: float = 600,
+    cancel: Cancel | None = None,
+) -> tuple[Result, list[str]]:
     lines: list[str] = []
     watch = Watch(
         lambda stream, text: lines.append(f"{stream}: {text}"), Deadline.after(seconds, CLOCK), cancel or Cancel(CLOCK)
     )
-    return run_here([sys.executable, "-uc", script], watch, env=os.environ, cwd=folder), lines
+    return run_here([*program, script], watch, env=os.environ, cwd=folder), lines
 
 
 def _ends(pid: int) -> bool:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
         time.sleep(0.02)
     return not Path(f"/proc/{pid}").exists()
@@ -50,17 +60,17 @@ def test_it_reads_nothing_from_our_terminal(tmp_path: Path) -> None:
     assert _run("import sys; print(repr(sys.stdin.read()))", tmp_path)[1] == ["out: ''"]
 
 
-CHILD = "import subprocess, sys; child = subprocess.Popen(['sleep', '600']); print(child.pid)"
+CHILD = "sleep 600 & echo $!"
 
 
 def test_a_process_that_it_leaves_behind_ends_with_it(tmp_path: Path) -> None:
-    result, lines = _run(CHILD, tmp_path)
+    result, lines = _run(CHILD, tmp_path, program=SHELL)
     assert result == Result(0)
     assert _ends(int(lines[0].removeprefix("out: ")))
 
 
 def test_the_deadline_ends_the_program_and_its_children(tmp_path: Path) -> None:
-    result, lines = _run(f"{CHILD}; child.wait()", tmp_path, seconds=3)
+    result, lines = _run(f"{CHILD}; wait", tmp_path, program=SHELL, seconds=5)
     assert result.timed_out
     assert _ends(int(lines[0].removeprefix("out: ")))
 
