@@ -84,7 +84,7 @@ SILENT = frozenset(
         *("UseKey", "UseGroups", "AwaitSsh", "AwaitAddress", "Scrub", "Stop", "TerminateInstance", "UseImage"),
         *("CheckNewInstance", "PublishGate", "Keep", "RetireImages", "CollectImages", "ExistingText"),
         *("CheckHygiene", "CheckBundle"),
-        *("RunShell", "UploadFile", "RenderTemplate", "RebootMachine"),
+        *("RunShell", "UploadFile", "RenderTemplate", "RebootMachine", "RunPlaybook", "RunCustom"),
         *("CheckCommand", "CheckHttp", "CheckPackage", "CheckPath", "CheckPort", "CheckService"),
     }
 )
