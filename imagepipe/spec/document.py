@@ -182,6 +182,9 @@ def _broken(file: str, lines: list[str], line: int, column: int, message: str) -
 
 
 def _from_yaml_error(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -> Document:
+    if "maximum nesting depth" in str(error):  # a newer libyaml has a limit of its own
+        line = error.context_mark.line + 1 if error.context_mark else 0
+        return _broken(file, lines, line, 1 if line else 0, f"nested deeper than {MAX_DEPTH} levels")
     is_unclosed = "quoted scalar" in (error.context or "") and "end of stream" in (error.problem or "")
     mark = (error.context_mark if is_unclosed else None) or error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
