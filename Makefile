@@ -117,7 +117,7 @@ reliability: setup .setup/system-test
 	$(BIN)/python -m tests.reliability --state .setup/reliability
 
 # The readers of specs, manifests, journals and events, with other examples each time, and far more of them than in `make check`.
-# The default tests with the Pythons of newer Debian releases, each in a folder of its own (root). RELEASES='sid' runs one.
+# The default tests with the Pythons of newer Debian releases, each in a folder of its own (root). RELEASES='forky' runs one.
 python-versions:
 	tests/python_versions.sh $(RELEASES)
 

@@ -239,11 +239,12 @@ class Chaos:
         if len(images) != IMAGES or (self._wanted and images != self._wanted):
             self.found.wrong.append(f"{build_id}: {len(images)} images, and not the {IMAGES} of an undisturbed build")
         runs = json.loads(out)["runs"].values()
-        launched = self._launched_of(runs)
-        if len(launched) != len(self._names):
+        launched, anew = self._launched_of(runs), self._launched_anew(runs)
+        if len(launched) != len(self._names) + anew:
             calls = self._lab.bakery.admin("GET", "calls").get("ec2:RunInstances", 0)
             self.found.wrong.append(
-                f"{build_id}: {len(launched)} instances in {calls} calls for {len(self._names)} specs: {launched}"
+                f"{build_id}: {len(launched)} instances in {calls} calls for {len(self._names)} specs, of which {anew}"
+                f" were launched anew: {launched}"
             )
         listed = json.loads(self._lab.bakery("runs", "--local", "--format", "json", **self._lab.env).out)
         states = {row["run"]: row["state"] for row in listed if row["run"] in runs}
@@ -262,6 +263,19 @@ class Chaos:
             each["InstanceId"]: next(tag["Value"] for tag in each["Tags"] if tag["Key"] == "imagepipe:run")
             for each in instances
         }
+
+    def _launched_anew(self, runs: Iterable[str]) -> int:
+        """Count the launches that a resumed run has repeated, by its journal: its machine could not go on.
+
+        A scrub cannot: what was killed in the middle of one may have deleted the key of the login.
+        """
+        s3, count = self._lab.bakery.client("s3"), 0
+        for run in runs:
+            pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"team/runs/{run}/journal/0")
+            for key in (each["Key"] for page in pages for each in page.get("Contents", ())):
+                record = json.loads(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+                count += record["type"] == "dropped" and any(stage.endswith("launch") for stage in record["stages"])
+        return count
 
     def _images(self) -> list[dict[str, Any]]:
         found = [alike(region, image) for region, image in own_images(self._lab.bakery)]
