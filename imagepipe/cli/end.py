@@ -245,4 +245,6 @@ def _print_logins(outcome: Outcome, run: Run, closing: Closing) -> None:
         closing.print(f"kept: {machine.instance.id} in {machine.instance.region}: {command}")
     if machines:
         closing.print(f"to log in: imagepipe ssh {run.id}")
-    closing.print(f"all resources of this run are kept, and cost money; to delete them: imagepipe clean {run.id}")
+    closing.print(f"to go on once the cause is mended: imagepipe resume {run.id}")
+    costs = "" if run.target.local else ", and cost money"
+    closing.print(f"all resources of this run are kept{costs}; to delete them: imagepipe clean {run.id}")

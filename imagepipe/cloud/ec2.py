@@ -44,6 +44,7 @@ class Ec2:
         self.region = region
         self.clock = clock
         self._session = session
+        self.endpoint_url = session.endpoint_url
         self._client: Any = session.client("ec2", region)
         creates = IdempotentCreate(session.client("ec2", region, retries=False), clock, RetryBudget())
         self.images = Images(self._client, creates, region)

@@ -123,6 +123,10 @@ class FindSource(CheckedSource):
         self.check_root(found)
         return found
 
+    def _endpoint(self) -> str:
+        """Return the option of the AWS CLI for an endpoint that is not AWS's."""
+        return f" --endpoint-url {self.ec2.endpoint_url}" if self.ec2.endpoint_url else ""
+
     def _by_ssm(self, say: Callable[[str], None], name: str) -> SourceImage:
         value = self.ec2.parameters.value(name)
         where = f"SSM parameter {name} in {self.ec2.region}"
@@ -131,7 +135,7 @@ class FindSource(CheckedSource):
                 f"looking for the source image: {where} does not exist",
                 code="ParameterNotFound",
                 hint="parameters are regional;"
-                f" compare with `aws ssm get-parameter --region {self.ec2.region} --name {name}`",
+                f" compare with `aws ssm get-parameter --region {self.ec2.region} --name {name}{self._endpoint()}`",
             )
         if not IMAGE_ID.fullmatch(value):
             raise CloudError(
@@ -158,7 +162,7 @@ class FindSource(CheckedSource):
                 f"looking for the source image: no available image is named {where}",
                 code="InvalidAMIID.NotFound",
                 hint=f"compare with `aws ec2 describe-images --region {self.ec2.region} --owners {owners}"
-                " --query Images[].Name`",
+                f" --query Images[].Name{self._endpoint()}`",
             )
         if wanted.only and len(found) > 1:
             listed = ", ".join(f"{image.id} {image.name}" for image in found[:5])

@@ -51,7 +51,7 @@ class Store:
         except OSError as problem:
             raise LocalCloudError(
                 f"opening the local cloud's store {root}: {problem.strerror or problem}",
-                hint=f"name a folder that you can write with --store, or in {ROOT_VARIABLE}",
+                hint=f"name a folder that you can write in {ROOT_VARIABLE}",
             ) from problem
         return store
 
@@ -125,13 +125,13 @@ class Store:
         if not text.isdigit():
             raise LocalCloudError(
                 f"opening the local cloud's store {self.root}: its format file holds {text[:40]!r}",
-                hint="this folder may not be a store; name another with --store",
+                hint=f"this folder may not be a store; name another in {ROOT_VARIABLE}",
             )
         if int(text) > FORMAT:
             raise LocalCloudError(
                 f"opening the local cloud's store {self.root}: it was written by a newer imagepipe"
                 f" (format {text}; this one reads up to {FORMAT})",
-                hint="upgrade imagepipe, or name another store with --store",
+                hint=f"upgrade imagepipe, or name another store in {ROOT_VARIABLE}",
             )
 
 

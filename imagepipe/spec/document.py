@@ -186,7 +186,8 @@ def _from_yaml_error(error: yaml.MarkedYAMLError, file: str, lines: list[str]) -
         line = error.context_mark.line + 1 if error.context_mark else 0
         return _broken(file, lines, line, 1 if line else 0, f"nested deeper than {MAX_DEPTH} levels")
     is_unclosed = "quoted scalar" in (error.context or "") and "end of stream" in (error.problem or "")
-    mark = (error.context_mark if is_unclosed else None) or error.problem_mark or error.context_mark
+    is_above = "could not find expected ':'" in (error.problem or "")  # the line that lacks it, not the one after it
+    mark = (error.context_mark if is_unclosed or is_above else None) or error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
     while line > 1 and (line > len(lines) or not lines[line - 1].strip()):  # blank end of file
         line -= 1

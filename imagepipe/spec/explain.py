@@ -27,9 +27,9 @@ LATE_HERE = "`source` and `region` are known only while the build runs, and cann
 _TRAP = re.compile(r"0[0-7_]+|[-+]?\d+(:[0-5]?\d)+(\.\d*)?|yes|no|on|off", re.IGNORECASE)
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that was probably meant."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the known word that was probably meant; `cutoff` is the least likeness, from 0 to 1."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return found[0] if found else None
 
 

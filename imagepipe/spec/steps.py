@@ -49,6 +49,7 @@ from imagepipe.spec.tests import (
 from imagepipe.spec.variables import as_number
 from imagepipe.step_kinds import StepKindError, installed_kinds
 
+YAML_SUFFIXES = (".yaml", ".yml")
 MAX_DEPTH = 10
 """Depth of provisioners that use provisioners."""
 
@@ -277,9 +278,20 @@ def _missing(name: str, folder: Path) -> tuple[str, str | None]:
         return link, None
     if not place.parent.is_dir():
         return f"folder {Path(name).parent} does not exist", "paths are relative to the file that names them"
-    meant = nearest(place.name, [path.name for path in place.parent.iterdir() if path.exists()])
-    hint = f"did you mean {Path(name).parent / meant}?" if meant else "paths are relative to the file that names them"
-    return f"file {name} does not exist", hint
+    return f"file {name} does not exist", _meant(name, folder) or "paths are relative to the file that names them"
+
+
+def _meant(name: str, folder: Path) -> str | None:
+    """Return the hint for a file that is probably meant: one of this name in another folder, or of a similar name."""
+    place = folder / name
+    folders = [place.parent, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    for each in folders:
+        if (each / place.name).is_file():
+            return f"did you mean {os.path.relpath(each / place.name, folder)}?"
+    is_spec = Path(name).suffix in YAML_SUFFIXES
+    beside = [path.name for path in place.parent.iterdir() if is_spec or path.suffix not in YAML_SUFFIXES]
+    meant = nearest(place.name, [each for each in beside if (place.parent / each).exists()], cutoff=0.7)
+    return f"did you mean {Path(name).parent / meant}?" if meant else None
 
 
 def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder: Path, scope: Scope) -> list[Problem]:
@@ -311,6 +323,8 @@ def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder:
 def _vars_hint(name: str, given: list[str]) -> str | None:
     if "." in name:
         return None
+    if meant := nearest(name, given):
+        return f"did you mean {meant}, which the step sets in vars?"
     return f"the step sets vars {', '.join(given)}" if given else "the step sets no vars"
 
 

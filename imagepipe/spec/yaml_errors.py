@@ -76,7 +76,10 @@ def _hint(problem: str, context: str) -> str | None:
     if "while parsing a block mapping" in context:
         return "keys of one mapping start in the same column, and so do the lines of a text below a |"
     if "could not find expected ':'" in problem:
-        return "a line starts with a key and a colon (key: value) or with a dash (- item)"
+        return (
+            "a line starts with a key and a colon (key: value) or with a dash (- item);"
+            " a line of a text below a | is indented more than the key above it"
+        )
     if "found character that cannot start any token" in problem:
         return "a string that starts with @, ` or % must be quoted"
     if "undefined alias" in problem:

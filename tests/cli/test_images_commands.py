@@ -129,7 +129,7 @@ def test_restore_of_an_image_that_is_gone_says_so(workshop: Workshop) -> None:
     assert "is not in Recycle Bin" in str(error)
 
 
-def test_launch_makes_a_run_that_clean_deletes(workshop: Workshop, tmp_path: Path) -> None:
+def test_launch_makes_a_run_that_clean_deletes_when_it_is_named(workshop: Workshop, tmp_path: Path) -> None:
     image = workshop.bake("r1")
     result = workshop.run("launch", image, "--user", "admin", "--format", "json")
     assert result.return_value == 0, result.exception
@@ -146,6 +146,9 @@ def test_launch_makes_a_run_that_clean_deletes(workshop: Workshop, tmp_path: Pat
 
     from imagepipe.cli.clean import clean
 
+    spared = CliRunner().invoke(clean, ["--all"], standalone_mode=False)
+    assert f"{launched['run']}: left alone: `imagepipe images launch` made it" in spared.output
+    assert harness.state(workshop.client(), launched["instance_id"]) == "running"
     cleaned = CliRunner().invoke(clean, [launched["run"]], standalone_mode=False)
     assert cleaned.return_value == 0, cleaned.output
     harness.until(lambda: harness.state(workshop.client(), launched["instance_id"]) == "terminated")

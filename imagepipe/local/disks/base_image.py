@@ -259,7 +259,7 @@ def _check(cache: Path) -> None:
     if room < 3 * TREE_BYTES:
         raise LocalCloudError(
             f"{doing}: {cache} has {room >> 20} MiB free; {3 * TREE_BYTES >> 20} MiB are needed",
-            hint="free some room, or name a store on another disk with --store",
+            hint="free some room, or name a folder on another disk in IMAGEPIPE_LOCAL_STORE",
         )
 
 

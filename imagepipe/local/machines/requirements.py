@@ -22,6 +22,7 @@ from imagepipe.local.host.cgroup import hierarchies
 from imagepipe.local.machines.qemu import boards, kvm
 from imagepipe.local.store import Store
 
+LEAST_BYTES = 2 << 30  # one build and its copies; without a base image, imagepipe says what that needs
 ROOM_BYTES = 5 << 30  # a base image, one build's volume, snapshot and copies, and a reserve
 
 # Debian's and Ubuntu's package of each tool.
@@ -243,13 +244,13 @@ def _common(computer: Computer) -> Iterator[Finding]:
 
 def _room(store: Store) -> Finding:
     free = shutil.disk_usage(store.root).free
-    enough = free >= ROOM_BYTES
-    return Finding(
-        "room",
-        Verdict.OK if enough else Verdict.NOTE,
-        f"{free >> 30} GiB free at {store.root}"
-        + ("" if enough else f"; {ROOM_BYTES >> 30} GiB are good to have: name another with --store"),
-    )
+    text = f"{free / (1 << 30):.1f} GiB free at {store.root}"
+    another = "name a folder on another disk in IMAGEPIPE_LOCAL_STORE"
+    if free < LEAST_BYTES:
+        return Finding("room", Verdict.MISSING, f"{text}; {LEAST_BYTES / (1 << 30):.1f} GiB are needed: {another}")
+    if free < ROOM_BYTES:
+        return Finding("room", Verdict.NOTE, f"{text}; {ROOM_BYTES >> 30} GiB are good to have: {another}")
+    return Finding("room", Verdict.OK, text)
 
 
 def _notes(computer: Computer) -> list[Finding]:

@@ -35,6 +35,7 @@ def test_a_connection_is_found_in_the_namespace_of_a_process() -> None:
         socket.create_server(("127.0.0.1", 0)) as listening,
         socket.create_connection(listening.getsockname()) as caller,
     ):
-        port = caller.getsockname()[1]
-        states = {each.state for each in sockets("tcp", os.getpid()) if each.port == port}
-        assert states == {ESTABLISHED}
+        # Not by its port alone: a connection that another program has closed may have the same one for a minute.
+        link = str(Path(f"/proc/self/fd/{caller.fileno()}").readlink())
+        [found] = [each for each in sockets("tcp", os.getpid()) if f"socket:[{each.inode}]" == link]
+        assert (found.port, found.state) == (caller.getsockname()[1], ESTABLISHED)

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -186,3 +187,20 @@ def test_drivers_that_need_root_name_the_alternative_to_a_plain_user() -> None:
     for problems in (container_problems(PLAIN), sshd_problems(PLAIN)):
         assert len(problems) == 1
         assert "IMAGEPIPE_LOCAL_DRIVER=qemu" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("free", "verdict", "text"),
+    [
+        (100 << 30, Verdict.OK, "100.0 GiB free"),
+        (3 << 30, Verdict.NOTE, "5 GiB are good to have: name a folder on another disk in IMAGEPIPE_LOCAL_STORE"),
+        (1 << 30, Verdict.MISSING, "1.0 GiB free"),
+    ],
+)
+def test_a_full_disk_is_missing_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, verdict: Verdict, text: str
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    [room] = [each for each in examine(Store.open(tmp_path), WHOLE) if each.what == "room"]
+    assert room.verdict is verdict
+    assert text in room.detail
