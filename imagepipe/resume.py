@@ -13,6 +13,8 @@ from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import JournalState
 from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.launch.access import Key
+from imagepipe.launch.record_inputs import RecordInputs
+from imagepipe.launch.source import CheckNames, NameImages
 from imagepipe.values import Endpoint, Image, Instance, Reachable, Sealed, Stopped
 
 RESUMABLE_STATES = {
@@ -59,6 +61,7 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
         )
     outputs = {name: _decode(graph, name, done.value, past.run.id) for name, done in known.items()}
     dropped: dict[str, str] = {}
+    _list_inputs_again(graph, outputs, dropped)
     for name in past.begun - outputs.keys():
         if name in graph.stages:
             machine = _machine_of(graph, name)
@@ -96,6 +99,26 @@ def _decode(graph: Graph, name: str, value: Any, run: str) -> Any:
 def _first_of(graph: Graph, names: list[str]) -> list[str]:
     """Return the stages that changed themselves, not only because of an input."""
     return [name for name in names if not graph.before(name) & set(names)]
+
+
+def _list_inputs_again(graph: Graph, outputs: dict[str, Any], dropped: dict[str, str]) -> None:
+    """Drop the lists of inputs that have changed, and the texts of images that are made of them.
+
+    Only a step or a test that has not succeeded yet can have changed; nothing else needs to run again. An image that is
+    made already keeps the fingerprint that is among its tags, and is baked anew when it is wanted next.
+    """
+    if any(isinstance(output, Image) for output in outputs.values()):
+        return
+    for name, stage in graph.stages.items():
+        if not isinstance(stage, RecordInputs) or stage.manifest is None or name not in outputs:
+            continue
+        source = outputs.get(stage.source.stage)
+        if source is None or stage.manifest.with_source(source.id).fingerprint() == outputs[name]:
+            continue
+        texts = [each for each in graph.order() if isinstance(graph.stages[each], NameImages | CheckNames)]
+        for each in (name, *(each for each in texts if name in graph.before(each))):
+            if outputs.pop(each, None) is not None:
+                dropped[each] = "the spec has changed" if each == name else f"after {name}"
 
 
 def _drop(graph: Graph, name: str, why: str, outputs: dict[str, Any], dropped: dict[str, str]) -> None:

@@ -11,15 +11,19 @@ import pytest
 
 from imagepipe.capture.stop import TerminateInstance
 from imagepipe.cloud.ec2 import Ec2
+from imagepipe.cloud.images import SourceImage
 from imagepipe.engine.encoding import encode
 from imagepipe.engine.fingerprint import fingerprints
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import Finished, JournalState
 from imagepipe.engine.stage import After, Context, Ref, Stage
 from imagepipe.errors import UsageError
+from imagepipe.inputs.manifest import Input, InputManifest
 from imagepipe.launch.access import Key
+from imagepipe.launch.record_inputs import RecordInputs
+from imagepipe.launch.source import CheckNames, NameImages
 from imagepipe.resume import Recovered, recover
-from imagepipe.values import Endpoint, Image, Instance, Reachable, Sealed
+from imagepipe.values import Endpoint, Image, ImageText, Instance, Reachable, Sealed
 from tests.account import Account
 from tests.local.aws import harness
 
@@ -279,3 +283,44 @@ def test_an_output_that_another_version_wrote_is_refused_with_the_way_out(dead: 
     with pytest.raises(UsageError, match="the output of launch was written by another version of imagepipe") as refused:
         dead.recover()
     assert "imagepipe clean r1" in (refused.value.hint or "")
+
+
+@dataclass(frozen=True)
+class Look(Stage[SourceImage]):
+    """The source image."""
+
+    def run(self, ctx: Context) -> SourceImage:
+        raise NotImplementedError
+
+
+def _listed(dead: Dead, *, step: str) -> None:
+    """Add the list of inputs, and the texts of the image that have its fingerprint; both were made with one step."""
+    made, now = (InputManifest.of([Input("step", "provision.0", digest)]) for digest in ("before", step))
+    looked = dead.graph.add("look", Look())
+    inputs = dead.graph.add("inputs", RecordInputs(looked, "web", now))
+    texts = dead.graph.add("names", NameImages(("us-east-1",), looked, "web", "", {}, inputs))
+    dead.graph.add("free", CheckNames({}, texts))
+    dead.came_to("source", "key", "launch", "connect")
+    source = SourceImage("ami-0", "debian-12", "1", "x86_64", "hvm", "/dev/xvda", "ebs", ())
+    text = {"us-east-1": ImageText("web", "", {})}
+    fingerprint = made.with_source("ami-0").fingerprint()
+    dead.outputs |= {"look": source, "inputs": fingerprint, "names": text, "free": text}
+
+
+def test_a_step_that_was_mended_gives_the_image_another_fingerprint_and_the_machine_goes_on(dead: Dead) -> None:
+    _listed(dead, step="after")
+    found = dead.recover()
+    assert found.dropped == {"inputs": "the spec has changed", "names": "after inputs", "free": "after inputs"}
+    assert {"look", "launch", "connect"} <= found.finished.keys()
+    assert "inputs runs again, because the spec has changed" in found.describe(dead.graph)
+
+
+def test_a_spec_that_has_not_changed_keeps_its_list_of_inputs(dead: Dead) -> None:
+    _listed(dead, step="before")
+    assert dead.recover().dropped == {}
+
+
+def test_an_image_that_is_made_keeps_the_fingerprint_among_its_tags(dead: Dead) -> None:
+    _listed(dead, step="after")
+    dead.outputs["capture"] = Image(dead.image, "us-east-1", "web", ())
+    assert dead.recover().dropped == {}
