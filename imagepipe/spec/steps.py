@@ -284,14 +284,21 @@ def _missing(name: str, folder: Path) -> tuple[str, str | None]:
 def _meant(name: str, folder: Path) -> str | None:
     """Return the hint for a file that is probably meant: one of this name in another folder, or of a similar name."""
     place = folder / name
-    folders = [place.parent, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    for each in folders:
+    for each in (place.parent, *(path for path in _entries(folder) if path.is_dir())):
         if (each / place.name).is_file():
             return f"did you mean {os.path.relpath(each / place.name, folder)}?"
     is_spec = Path(name).suffix in YAML_SUFFIXES
-    beside = [path.name for path in place.parent.iterdir() if is_spec or path.suffix not in YAML_SUFFIXES]
+    beside = [path.name for path in _entries(place.parent) if is_spec or path.suffix not in YAML_SUFFIXES]
     meant = nearest(place.name, [each for each in beside if (place.parent / each).exists()], cutoff=0.7)
     return f"did you mean {Path(name).parent / meant}?" if meant else None
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return the paths in a folder, in order; none if it cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder: Path, scope: Scope) -> list[Problem]:
