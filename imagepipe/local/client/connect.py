@@ -260,7 +260,10 @@ def fetch(request: urllib.request.Request, doing: str, seconds: float, store: St
         with direct.open(request, timeout=seconds) as answer:
             return json.load(answer)
     except (OSError, ValueError, http.client.HTTPException) as problem:
-        text = problem.read().decode(errors="replace")[:500] if isinstance(problem, urllib.error.HTTPError) else ""
+        text = ""
+        if isinstance(problem, urllib.error.HTTPError):
+            with problem:
+                text = problem.read().decode(errors="replace")[:500]
         hint = f"its log is {store.log}" if store else None
         raise LocalCloudError(f"{doing}: {problem} {text}".rstrip(), hint=hint) from problem
 
