@@ -17,7 +17,7 @@ def _classes(kind: type[Any]) -> set[type[Any]]:
 
 
 def test_every_class_of_stage_is_described_or_silent() -> None:
-    for room in ("launch", "provision", "capture", "publish"):
+    for room in ("launch", "provision", "capture", "publish", "retention"):
         folder = Path(imagepipe.__file__).parent / room
         for module in pkgutil.walk_packages([str(folder)], f"imagepipe.{room}."):
             if ".agent." not in module.name:
