@@ -117,6 +117,14 @@ class Installed:
         """Return the kind. Raises StepKindError if the package is broken, or another one adds the same kind."""
         return _load(self)
 
+    def read(self, given: Any) -> tuple[StepKind, Any]:
+        """Return the kind, and its options from the value of a step.
+
+        Raises StepKindError, and pydantic's ValidationError for a value that the kind's model refuses.
+        """
+        kind = self.load()
+        return kind, kind.options.model_validate(given)
+
 
 @cache
 def installed_kinds() -> Mapping[str, Installed]:

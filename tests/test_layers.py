@@ -102,7 +102,7 @@ LIBRARIES: dict[str, set[str]] = {
     "cheroot": {"local"},
     "werkzeug": {"local"},
     "rich": {"report"},
-    "opentelemetry": {"report", "cli"},  # cli: to say that the extra is missing
+    "opentelemetry": {"report"},
     "jinja2": {"render"},
     "networkx": {"wiring"},
     "pydantic": {"spec", "inputs", "planning"},

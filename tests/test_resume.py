@@ -1,4 +1,4 @@
-"""Where a dead run goes on: its journal held against a cloud in which things may have gone meanwhile."""
+"""A dead run is resumed: its journal is compared with a cloud that may have lost some of its resources."""
 
 from __future__ import annotations
 

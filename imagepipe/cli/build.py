@@ -31,7 +31,6 @@ from imagepipe.cli.options import (
     read_variables,
     variable_options,
 )
-from imagepipe.cli.otlp import check_extra
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.report_folder import clear_folder, write_own_report
 from imagepipe.cli.run import Run, stopped_by_signals
@@ -116,8 +115,6 @@ def _build_images(options: BuildOptions) -> int:
     work = _planned_work(options, run_id, clock) if options.plan_file else _named_work(options, run_id, clock)
     loaded, region = work.loaded, work.region
     check_state_of_specs(options.state, loaded)
-    if options.run_options.otlp:
-        check_extra()
     check_this_computer(loaded, region, is_local=work.target.local is not None)
     if region:
         check_region(region, loaded)

@@ -244,14 +244,14 @@ def _runs_with_resources(store: JournalStore, report: CleanReport, *, is_local: 
             report.skipped(run, past, is_error=True)
         elif past.is_alive:
             report.skipped(run, "it is in progress", is_error=False)
-        elif is_launched(past):
+        elif _is_launched(past):
             report.skipped(run, "`imagepipe images launch` made it; `imagepipe clean RUN` deletes it", is_error=False)
         elif past.open_claims() and (not is_local or "local" in past.run.cloud):
             found.append(run)
     return found
 
 
-def is_launched(past: JournalState) -> bool:
+def _is_launched(past: JournalState) -> bool:
     """Return whether a run is an instance that `imagepipe images launch` made, and that is still there.
 
     Its record has no values of a build.

@@ -26,6 +26,7 @@ from imagepipe.engine import events as ev
 from imagepipe.engine.journal import read
 from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import CloudError, ImagepipeError, UsageError
+from imagepipe.report.text import related_image
 from imagepipe.retention.bakes import Bake, BakedImage
 from imagepipe.retention.survey import Survey, sources_of, survey
 from imagepipe.retention.uses import uses_of
@@ -261,8 +262,4 @@ def _text(found: FoundImage, store: JournalStore) -> Iterator[str]:
 
 def _relatives(title: str, rows: tuple[Mapping[str, Any], ...]) -> Iterator[str]:
     yield f"{title}:" if rows else f"{title}: none known"
-    for row in rows:
-        name = f" '{row['name']}'" if row.get("name") else ""
-        place = f" in {row['region']}" if row.get("region") else ""
-        spec = f" (spec {row['spec']})" if row.get("spec") else ""
-        yield f"  {row['image_id']}{name}{place}{spec}"
+    yield from (f"  {related_image(row)}" for row in rows)

@@ -1,35 +1,24 @@
-"""The traces of a build for OpenTelemetry: `--otlp`."""
+"""The traces of a build for OpenTelemetry: the check of `--otlp`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib import import_module
+
+import click
 
 from imagepipe.errors import UsageError
 from imagepipe.extras import command_for_extra
 
-if TYPE_CHECKING:
-    from imagepipe.engine.events import Sink
+LIVE = "imagepipe.report.otlp_live"
+"""The module that needs the libraries of the extra `otlp`."""
 
 
-@contextmanager
-def live_traces() -> Iterator[Sink]:
-    """Send spans while the block runs. Raises UsageError without the extra `otlp`."""
-    check_extra()
-    from imagepipe.report.otlp_live import live_traces
-
-    with live_traces(os.environ.get("TRACEPARENT", "")) as traces:
-        yield traces
-
-
-def check_extra() -> None:
-    """Raise UsageError if the libraries of the extra `otlp` are not installed."""
-    try:
-        import opentelemetry.exporter.otlp.proto.http
-        import opentelemetry.sdk  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"--otlp needs a library that is not installed: {error.name}", hint=command_for_extra("otlp")
-        ) from error
+def with_extra(ctx: click.Context, param: click.Parameter, is_wanted: bool) -> bool:
+    """Return the value of `--otlp`. Raises UsageError if it is set and a library of the extra is not installed."""
+    if is_wanted:
+        try:
+            import_module(LIVE)
+        except ImportError as error:
+            hint = command_for_extra("otlp")
+            raise UsageError(f"--otlp needs a library that is not installed: {error.name}", hint=hint) from error
+    return is_wanted

@@ -188,9 +188,9 @@ class Run:
             *self.sinks,
         ]
         if self.options.otlp:
-            from imagepipe.cli.otlp import live_traces  # an extra
+            from imagepipe.report.otlp_live import live_traces  # an extra
 
-            sinks.append(stack.enter_context(live_traces()))
+            sinks.append(stack.enter_context(live_traces(os.environ.get("TRACEPARENT", ""))))
         if self.options.junit:
             self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])
             if finished:

@@ -13,6 +13,7 @@ from typing import IO, Any
 import click
 
 from imagepipe.cli.log_options import LogOptions, log_options
+from imagepipe.cli.otlp import with_extra
 from imagepipe.cli.output_format import F, Format, log_format_option
 
 KEEP, KEPT_FOR = "--keep-on-failure", "24h"
@@ -82,6 +83,7 @@ def run_options(command: F) -> F:
         click.option(
             "--otlp",
             is_flag=True,
+            callback=with_extra,
             help="Send a trace to an OpenTelemetry collector during the build, span by span: to"
             " OTEL_EXPORTER_OTLP_ENDPOINT, or to port 4318 of this computer. Needs the extra imagepipe-ami[otlp].",
         ),

@@ -96,8 +96,8 @@ def names_of_step(at: StepAt) -> tuple[str, ...]:
         case AnsibleStep(ansible=ansible):
             return ansible_files(ansible, at.folder)
         case CustomStep(kind=name, given=given):
-            kind = installed_kinds()[name].load()
-            return tuple(kind.files(kind.options.model_validate(given)))
+            kind, options = installed_kinds()[name].read(given)
+            return tuple(kind.files(options))
         case _:
             return ()
 

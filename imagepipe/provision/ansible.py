@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,8 +32,8 @@ INSTALL = "install ansible-core (pipx install ansible-core), or set run: machine
 PLAIN = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_NOCOWS": "1", "PYTHONUNBUFFERED": "1"}
 LONGEST_FOLDER = 60
 """Longest path of a folder in which OpenSSH can make a socket; the socket's path has at most 104 bytes (macOS)."""
-MISSING = 127
-"""Exit code of a shell that does not find a command."""
+CLEANING_SECONDS = 30
+"""Time to delete the files on the machine, also after a playbook that was not done in time."""
 
 
 @dataclass(frozen=True)
@@ -90,25 +90,21 @@ class RunPlaybook(Step):
         """Upload the files into a new folder of the machine, run ansible-playbook there, and delete the folder."""
         machine = StepMachine(self, ctx, at)
         target = machine.read("mktemp -d /tmp/imagepipe-ansible-XXXXXXXX").strip()
-        with _private_folder() as folder:
-            words = self._words(folder, self._inventory({"ansible_connection": "local"}), at, at_machine=target)
-            for name in self.names:
-                machine.upload(self.folder / name, f"{target}/{PurePosixPath(name)}")
-            for made in folder.iterdir():
-                machine.upload(made, f"{target}/{made.name}", mode="0600")
-        playbook = PurePosixPath(target, self.playbook)
-        script = (
-            f"command -v {PROGRAM} >/dev/null || exit {MISSING}\n"
-            f"cd {shlex.quote(str(playbook.parent))}\n"
-            f"{PROGRAM} {shlex.join([*words, playbook.name])}\n"
-        )
-        here = {"ANSIBLE_HOME": f"{target}/.ansible", "LC_ALL": "C.UTF-8"}
         try:
-            code = machine.run(script, env={**PLAIN, **here, **self.env(at.names)})
+            with _private_folder() as folder:
+                words = self._words(folder, self._inventory({"ansible_connection": "local"}), at, at_machine=target)
+                for name in self.names:
+                    machine.upload(self.folder / name, f"{target}/{PurePosixPath(name)}")
+                for made in folder.iterdir():
+                    machine.upload(made, f"{target}/{made.name}", mode="0600")
+            playbook = PurePosixPath(target, self.playbook)
+            script = f"cd {shlex.quote(str(playbook.parent))}\n{PROGRAM} {shlex.join([*words, playbook.name])}\n"
+            env = {**PLAIN, "ANSIBLE_HOME": f"{target}/.ansible", "LC_ALL": "C.UTF-8", **self.env(at.names)}
+            return Result(machine.run(script, env=env))
         finally:
+            later = replace(at, watch=replace(at.watch, deadline=ctx.deadline(CLEANING_SECONDS)))
             # -xdev: a playbook may have mounted something there
-            machine.read(f"cd /; find {shlex.quote(target)} -xdev -depth -delete")
-        return Result(code)
+            StepMachine(self, ctx, later).read(f"cd /; find {shlex.quote(target)} -xdev -depth -delete")
 
     def _inventory(self, host: Mapping[str, Any]) -> dict[str, Any]:
         hosts = {"hosts": {"machine": dict(host)}}
@@ -128,7 +124,7 @@ class RunPlaybook(Step):
 
 
 def ansible_playbook() -> str:
-    """Return the path of ansible-playbook on this computer. Raises ImagepipeError if there is none."""
+    """Return the path of ansible-playbook on this computer. Raises ImagepipeError if it is not installed."""
     beside = Path(sys.executable).with_name(PROGRAM)  # an environment that is not activated
     found = shutil.which(PROGRAM) or (str(beside) if os.access(beside, os.X_OK) else None)
     if found is None:
@@ -149,13 +145,8 @@ def _private_folder() -> Iterator[Path]:
 
 def _host(endpoint: Endpoint, known_hosts: Path) -> dict[str, Any]:
     """Return the variables of the inventory that make Ansible log in to a machine as we do."""
-    options = [
-        *ssh_options(endpoint, known_hosts),
-        "-o",
-        "StrictHostKeyChecking=yes",
-        "-o",
-        "GlobalKnownHostsFile=none",
-    ]
+    strict = ("-o", "StrictHostKeyChecking=yes", "-o", "GlobalKnownHostsFile=none")
+    options = (*ssh_options(endpoint, known_hosts), *strict)
     return {
         "ansible_host": endpoint.host,
         "ansible_port": endpoint.port,

@@ -36,9 +36,9 @@ class RunCustom(Step):
 
     def attempt(self, ctx: Context, at: Attempt) -> Result:
         installed = installed_kinds()[self.kind]
-        kind = installed.load()
         try:
-            kind.run(kind.options.model_validate(self.given), StepMachine(self, ctx, at), self.folder)
+            kind, options = installed.read(self.given)
+            kind.run(options, StepMachine(self, ctx, at), self.folder)
         except ImagepipeError:
             raise
         except Exception as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from imagepipe import __version__
@@ -44,23 +44,17 @@ def otlp(report: RunReport, traceparent: str = "") -> dict[str, Any]:
 
 def _run_span(report: RunReport, trace: str, parent: str) -> dict[str, Any]:
     attributes = {
-        "cicd.pipeline.name": ", ".join(report.specs),
-        "cicd.pipeline.run.id": report.run,
-        "cicd.pipeline.result": RESULTS.get(report.outcome, ""),
+        **run_attributes(report.run, report.specs),
+        **run_result(report.outcome),
         "vcs.ref.head.revision": report.commit,
         "imagepipe.images": ", ".join(f"{image.id} in {image.region}" for image in report.images),
     }
-    error = "" if report.outcome in ("succeeded", "running") else f"the run {_said(report)}"
     return {
         **_span(report, trace, span_id(report.run), parent, (0.0, report.seconds)),
         "name": run_name(report.specs),
         "attributes": _attributes(attributes),
-        "status": _status(error, is_ok=report.outcome == "succeeded"),
+        "status": _status(run_error(report.outcome), is_ok=report.outcome == "succeeded"),
     }
-
-
-def _said(report: RunReport) -> str:
-    return "was cancelled" if report.outcome == "cancelled" else report.outcome
 
 
 def _stage_spans(report: RunReport, trace: str) -> Iterator[dict[str, Any]]:
@@ -69,13 +63,8 @@ def _stage_spans(report: RunReport, trace: str) -> Iterator[dict[str, Any]]:
         if stage.start is None:
             continue
         attributes = {
-            "cicd.pipeline.task.name": stage.title,
-            "cicd.pipeline.task.run.id": stage.name,
-            "cicd.pipeline.task.type": "test" if stage.is_test else "build",
-            "cicd.pipeline.task.run.result": RESULTS.get(stage.status, ""),
-            "cloud.region": stage.region,
-            "error.type": stage.code,
-            "imagepipe.spec": stage.spec,
+            **stage_attributes(stage.name, stage.title, stage.spec, stage.region, is_test=stage.is_test),
+            **stage_result(stage.status, stage.code),
             "imagepipe.critical": "true" if stage.name in critical else "",
         }
         times = (stage.start, report.elapsed(stage) or 0.0)
@@ -107,7 +96,7 @@ def _event(report: RunReport, label: str, end: float, seconds: float) -> dict[st
 
 def _nanoseconds(report: RunReport, seconds: float) -> str:
     """Return a time as OTLP's JSON has it: a decimal string, because it is an integer of 64 bits."""
-    return str(int((report.started + timedelta(seconds=seconds)).timestamp() * 1e6) * 1000)
+    return str(nanoseconds(report.started + timedelta(seconds=seconds)))
 
 
 def _status(error: str, *, is_ok: bool) -> dict[str, Any]:
@@ -120,6 +109,44 @@ def _attributes(values: dict[str, str]) -> list[dict[str, Any]]:
 
 def _attribute(key: str, value: str) -> dict[str, Any]:
     return {"key": key, "value": {"stringValue": value}}
+
+
+def run_attributes(run: str, specs: Sequence[str]) -> dict[str, str]:
+    """Return the attributes of a run that are known when it starts."""
+    return {"cicd.pipeline.name": ", ".join(specs), "cicd.pipeline.run.id": run}
+
+
+def run_result(outcome: str) -> dict[str, str]:
+    """Return the attribute that a run has when it has ended."""
+    return {"cicd.pipeline.result": RESULTS.get(outcome, "")}
+
+
+def run_error(outcome: str) -> str:
+    """Return the message of a run's status; empty if it is in progress or has succeeded."""
+    if outcome in ("succeeded", "running"):
+        return ""
+    return f"the run {'was cancelled' if outcome == 'cancelled' else outcome}"
+
+
+def stage_attributes(stage: str, title: str, spec: str, region: str, *, is_test: bool) -> dict[str, str]:
+    """Return the attributes of a stage that are known when it starts; those without a value are empty."""
+    return {
+        "cicd.pipeline.task.name": title,
+        "cicd.pipeline.task.run.id": stage,
+        "cicd.pipeline.task.type": "test" if is_test else "build",
+        "cloud.region": region,
+        "imagepipe.spec": spec,
+    }
+
+
+def stage_result(status: str, code: str) -> dict[str, str]:
+    """Return the attributes that a stage has when it has ended; those without a value are empty."""
+    return {"cicd.pipeline.task.run.result": RESULTS.get(status, ""), "error.type": code}
+
+
+def nanoseconds(time: datetime) -> int:
+    """Return a time as OpenTelemetry counts it, in whole microseconds since 1970."""
+    return int(time.timestamp() * 1e6) * 1000
 
 
 def run_name(specs: Sequence[str]) -> str:

@@ -23,7 +23,19 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from imagepipe import __version__
 from imagepipe.engine import events as ev
-from imagepipe.report.otlp import CONVENTIONS, RESULTS, TRACEPARENT, run_name, span_id, trace_id
+from imagepipe.report.otlp import (
+    CONVENTIONS,
+    TRACEPARENT,
+    nanoseconds,
+    run_attributes,
+    run_error,
+    run_name,
+    run_result,
+    span_id,
+    stage_attributes,
+    stage_result,
+    trace_id,
+)
 
 FLUSH_SECONDS = 10
 """Time for the last spans to reach the collector when the build has ended."""
@@ -53,7 +65,7 @@ class LiveTraces:
             case ev.StageStarted():
                 self._start_stage(event)
             case ev.Span(stage=stage) if stage in self._open:
-                self._open[stage].add_event(event.label, {"seconds": event.seconds}, _nanoseconds(event.time))
+                self._open[stage].add_event(event.label, {"seconds": event.seconds}, nanoseconds(event.time))
             case ev.StageFinished():
                 self._end_stage(event.stage, event.time, "succeeded")
             case ev.StageFailed():
@@ -77,27 +89,21 @@ class LiveTraces:
                 int(self._parent[1], 16), int(self._parent[2], 16), is_remote=True, trace_flags=TraceFlags(1)
             )
             context = set_span_in_context(NonRecordingSpan(outer))
-        attributes = {"cicd.pipeline.name": ", ".join(event.specs), "cicd.pipeline.run.id": event.run}
+        attributes = run_attributes(event.run, event.specs)
         self._run = self._started(run_name(event.specs), context, event.time, attributes)
 
     def _start_stage(self, event: ev.StageStarted) -> None:
         if self._run is None:
             return
         planned = self._planned.get(event.stage)
+        spec, region, is_test = (planned.spec, planned.region, planned.is_test) if planned else ("", "", False)
+        attributes = stage_attributes(event.stage, event.title, spec, region, is_test=is_test)
         self._ids.span = span_id(event.run, event.stage)
-        attributes = {
-            "cicd.pipeline.task.name": event.title,
-            "cicd.pipeline.task.run.id": event.stage,
-            "cicd.pipeline.task.type": "test" if planned is not None and planned.is_test else "build",
-            "cloud.region": planned.region if planned is not None else "",
-            "imagepipe.spec": planned.spec if planned is not None else "",
-        }
         self._open[event.stage] = self._started(event.title, set_span_in_context(self._run), event.time, attributes)
 
     def _started(self, name: str, context: Any, time: datetime, attributes: Mapping[str, str]) -> Span:
-        present = {key: value for key, value in attributes.items() if value}
         span = self._tracer.start_span(
-            name, context, kind=SpanKind.INTERNAL, attributes=present, start_time=_nanoseconds(time)
+            name, context, kind=SpanKind.INTERNAL, attributes=_present(attributes), start_time=nanoseconds(time)
         )
         assert isinstance(span, Span), "the sampler of this provider records every span"
         return span
@@ -105,21 +111,19 @@ class LiveTraces:
     def _end_stage(self, stage: str, time: datetime, status: str, *, error: str = "", code: str = "") -> None:
         if (span := self._open.pop(stage, None)) is None:
             return
-        span.set_attribute("cicd.pipeline.task.run.result", RESULTS[status])
-        if code:
-            span.set_attribute("error.type", code)
+        span.set_attributes(_present(stage_result(status, code)))
         span.set_status(Status(StatusCode.ERROR, error) if error else Status(StatusCode.OK))
-        span.end(_nanoseconds(time))
+        span.end(nanoseconds(time))
 
     def _end_run(self, event: ev.RunFinished) -> None:
         if self._run is None:
             return
         for stage in [*self._open]:
             self._end_stage(stage, event.time, "cancelled", error="the run ended")
-        self._run.set_attribute("cicd.pipeline.result", RESULTS[event.outcome])
-        is_ok = event.outcome == "succeeded"
-        self._run.set_status(Status(StatusCode.OK) if is_ok else Status(StatusCode.ERROR, f"the run {event.outcome}"))
-        self._run.end(_nanoseconds(event.time))
+        self._run.set_attributes(run_result(event.outcome))
+        error = run_error(event.outcome)
+        self._run.set_status(Status(StatusCode.ERROR, error) if error else Status(StatusCode.OK))
+        self._run.end(nanoseconds(event.time))
         self._run = None
 
 
@@ -146,5 +150,6 @@ def live_traces(traceparent: str) -> Iterator[LiveTraces]:
         traces.close()
 
 
-def _nanoseconds(time: datetime) -> int:
-    return int(time.timestamp() * 1e6) * 1000
+def _present(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes that have a value."""
+    return {key: value for key, value in attributes.items() if value}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imagepipe.report.model import RunReport
-from imagepipe.report.text import duration
+from imagepipe.report.text import duration, related_image
 
 FOLDER = Path(__file__).parent
 STATES = {"dead": "died"}
@@ -135,21 +135,14 @@ def image_page(image: Mapping[str, Any], problems: Sequence[str]) -> str:
     copies = [f"{each['image_id']} in {each['region']}: {each['state']}" for each in image["images"]]
     parts = (
         ("Copies", copies, "none"),
-        ("Built on", [_relative(each) for each in image["built_on"]], "not known"),
-        ("Layers built on it", [_relative(each) for each in image["layers"]], "none"),
+        ("Built on", [related_image(each) for each in image["built_on"]], "not known"),
+        ("Layers built on it", [related_image(each) for each in image["layers"]], "none"),
         ("Used by", image["used_by"], "not known" if image["used_by"] is None else "nothing in this account"),
     )
     lists = "".join(_list(title, values or (), empty) for title, values, empty in parts)
     failed = _list("Not answered", problems, "") if problems else ""
     body = f'<h2><code>{escape(str(image["image_id"]))}</code></h2><table class="facts">{rows}</table>{lists}{failed}'
     return _page(str(image["image_id"]), f'<section class="wide">{body}</section>')
-
-
-def _relative(row: Mapping[str, Any]) -> str:
-    name = f" {row['name']}" if row.get("name") else ""
-    place = f" in {row['region']}" if row.get("region") else ""
-    spec = f" (spec {row['spec']})" if row.get("spec") else ""
-    return f"{row['image_id']}{name}{place}{spec}"
 
 
 def _list(title: str, values: Sequence[str], empty: str) -> str:

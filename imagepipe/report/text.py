@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imagepipe.report.model import Outcome, RunReport
@@ -14,6 +15,14 @@ SENTENCES: dict[Outcome, str] = {
     "running": "The run is in progress. This report shows it as it was when the report was made.",
     "died": "The process of the run died before the run ended.",
 }
+
+
+def related_image(image: Mapping[str, Any]) -> str:
+    """Return the line of an image that another one is built on, or that is built on it; unknown parts are left out."""
+    name = f" '{image['name']}'" if image.get("name") else ""
+    place = f" in {image['region']}" if image.get("region") else ""
+    spec = f" (spec {image['spec']})" if image.get("spec") else ""
+    return f"{image['image_id']}{name}{place}{spec}"
 
 
 def short_duration(seconds: float) -> str:

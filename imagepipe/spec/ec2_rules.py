@@ -152,10 +152,11 @@ def size_findings(instance_types: Sequence[str]) -> Iterator[Finding]:
     """Report instance types whose size is a misspelt one. One that is not like any other may be new, so EC2 decides."""
     for index, instance_type in enumerate(instance_types):
         family, _, size = instance_type.partition(".")
-        meant = nearest(size, ("nano", "micro", "small", "medium", "large", "xlarge", "metal"))
-        if meant and not _SIZE.fullmatch(size):
-            count = re.match(r"\d*", size) if meant == "xlarge" else None
-            text = f"EC2 has no size '{size}' of instances; did you mean '{family}.{count[0] if count else ''}{meant}'?"
+        if _SIZE.fullmatch(size):
+            continue
+        if meant := nearest(size, ("nano", "micro", "small", "medium", "large", "xlarge", "metal")):
+            count = size[: len(size) - len(size.lstrip("0123456789"))] if meant == "xlarge" else ""
+            text = f"EC2 has no size '{size}' of instances; did you mean '{family}.{count}{meant}'?"
             yield ("launch", "instance_types", index), text
 
 

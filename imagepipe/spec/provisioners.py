@@ -18,6 +18,7 @@ from imagepipe.spec.load import SAMPLE_BUILD
 from imagepipe.spec.models import STEP_KINDS, Parameter, Provisioner
 from imagepipe.spec.rendering import Scope, render_document
 from imagepipe.spec.steps import EMPTY, declared_parameters, read_provisioner, shown_path
+from imagepipe.step_kinds import installed_kinds
 
 _SAMPLES: dict[str, str] = {
     "string": "value",
@@ -114,16 +115,22 @@ def summarize(name: str, folder: Path) -> ProvisionerSummary:
 def _steps(document: Document) -> Iterator[StepSummary]:
     steps = document.value.get("steps")
     for step in steps if isinstance(steps, list) else ():
-        if isinstance(step, dict) and (kind := next((key for key in step if key in STEP_KINDS), None)):
+        if isinstance(step, dict) and (kind := _kind(step)):
             yield StepSummary(kind, str(step.get("name") or _text(step[kind])))
 
 
+def _kind(step: Mapping[str, Any]) -> str | None:
+    """Return the key that says what a step does; None if it has none that is known."""
+    ours = (key for key in step if key in STEP_KINDS)
+    return next(ours, None) or next((key for key in step if key in installed_kinds()), None)
+
+
 def _text(value: Any) -> str:
-    """Return a step's own text: its script's first line, its files, or the provisioner that it uses."""
+    """Return a step's own text: its script's first line, its files, its playbook, or the provisioner that it uses."""
     if isinstance(value, dict) and "src" in value:
         return f"{value['src']} -> {value.get('dest')}"
     if isinstance(value, dict):
-        value = value.get("script") or value.get("inline") or ""
+        value = value.get("script") or value.get("inline") or value.get("playbook") or ""
     if isinstance(value, list):
         value = value[0] if value else ""
     return next((line.strip() for line in str(value).splitlines() if line.strip()), "")

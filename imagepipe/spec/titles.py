@@ -48,8 +48,8 @@ def _title_of_step(step: PlainStep) -> str:
 
 def _title_of_custom(step: CustomStep) -> str:
     try:
-        kind = installed_kinds()[step.kind].load()
-        return kind.title(kind.options.model_validate(step.given))[:LONGEST] or step.kind
+        kind, options = installed_kinds()[step.kind].read(step.given)
+        return kind.title(options)[:LONGEST] or step.kind
     except Exception:  # noqa: BLE001 - the check of the step reports what its package raised
         return step.kind
 

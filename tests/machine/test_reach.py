@@ -1,4 +1,4 @@
-"""Who can reach what: nobody stands unseen between a build and its machine; nothing of the cloud is open to others."""
+"""A program between a build and its machine is found out, and no other computer reaches the local cloud."""
 
 from __future__ import annotations
 

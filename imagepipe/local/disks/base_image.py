@@ -40,6 +40,7 @@ Progress = Callable[[str], None]
 SUITE = "bookworm"
 SIZE_GIB = 8  # as Debian's own image; sparse, so only its contents take space
 TREE_BYTES = 700 << 20  # while it is made, package downloads included; the finished tree has 480 MiB
+BUILD_BYTES = 3 * TREE_BYTES  # the tree, its disk, and a reserve
 PACKAGES = (
     # Packages for the boot and the login, as on EC2.
     "linux-image-cloud-amd64", "systemd-sysv", "dbus", "openssh-server", "cloud-init", "sudo",
@@ -256,9 +257,9 @@ def _check(cache: Path) -> None:
             hint=f"as root: {' && '.join(dict.fromkeys(lack.remedy for lack in lacks))}",
         )
     room = shutil.disk_usage(cache).free
-    if room < 3 * TREE_BYTES:
+    if room < BUILD_BYTES:
         raise LocalCloudError(
-            f"{doing}: {cache} has {room >> 20} MiB free; {3 * TREE_BYTES >> 20} MiB are needed",
+            f"{doing}: {cache} has {room >> 20} MiB free; {BUILD_BYTES >> 20} MiB are needed",
             hint="free some room, or name a folder on another disk in IMAGEPIPE_LOCAL_STORE",
         )
 

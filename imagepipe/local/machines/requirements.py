@@ -16,13 +16,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from imagepipe.extras import command_for_extra
-from imagepipe.local.disks.base_image import built_base
+from imagepipe.local.disks.base_image import BUILD_BYTES, built_base
 from imagepipe.local.host import rootless
 from imagepipe.local.host.cgroup import hierarchies
 from imagepipe.local.machines.qemu import boards, kvm
 from imagepipe.local.store import Store
 
-LEAST_BYTES = 2 << 30  # one build and its copies; without a base image, imagepipe says what that needs
 ROOM_BYTES = 5 << 30  # a base image, one build's volume, snapshot and copies, and a reserve
 
 # Debian's and Ubuntu's package of each tool.
@@ -243,11 +242,13 @@ def _common(computer: Computer) -> Iterator[Finding]:
 
 
 def _room(store: Store) -> Finding:
-    free = shutil.disk_usage(store.root).free
-    text = f"{free / (1 << 30):.1f} GiB free at {store.root}"
     another = "name a folder on another disk in IMAGEPIPE_LOCAL_STORE"
-    if free < LEAST_BYTES:
-        return Finding("room", Verdict.MISSING, f"{text}; {LEAST_BYTES / (1 << 30):.1f} GiB are needed: {another}")
+    cache = shutil.disk_usage(store.base_cache).free
+    if cache < BUILD_BYTES and not _has_base(store):
+        text = f"{cache >> 20} MiB free at {store.base_cache}; the base image needs {BUILD_BYTES >> 20} MiB: {another}"
+        return Finding("room", Verdict.MISSING, text)
+    free = shutil.disk_usage(store.root).free
+    text = f"{free >> 30} GiB free at {store.root}"
     if free < ROOM_BYTES:
         return Finding("room", Verdict.NOTE, f"{text}; {ROOM_BYTES >> 30} GiB are good to have: {another}")
     return Finding("room", Verdict.OK, text)

@@ -192,9 +192,9 @@ def test_drivers_that_need_root_name_the_alternative_to_a_plain_user() -> None:
 @pytest.mark.parametrize(
     ("free", "verdict", "text"),
     [
-        (100 << 30, Verdict.OK, "100.0 GiB free"),
+        (100 << 30, Verdict.OK, "100 GiB free"),
         (3 << 30, Verdict.NOTE, "5 GiB are good to have: name a folder on another disk in IMAGEPIPE_LOCAL_STORE"),
-        (1 << 30, Verdict.MISSING, "1.0 GiB free"),
+        (1 << 30, Verdict.MISSING, "1024 MiB free"),
     ],
 )
 def test_a_full_disk_is_missing_room(
