@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,9 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 import pytest
+from click.testing import CliRunner
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from imagepipe.cli.main import main
+from imagepipe.cli.otlp import LIVE
 from imagepipe.engine import events as ev
+from imagepipe.errors import UsageError
 from imagepipe.report.otlp import otlp
 from imagepipe.report.otlp_live import live_traces
 from tests.report.runs import BEGINNING, FAILED, SUCCEEDED, failed, succeeded
@@ -108,3 +113,15 @@ def test_a_collector_that_does_not_answer_breaks_nothing(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     _send(SUCCEEDED)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("command", [["build", "web.yaml"], ["resume", "latest"]])
+def test_without_the_extra_nothing_begins_and_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, LIVE)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    refused = CliRunner().invoke(main, [*command, "--otlp"], standalone_mode=False)
+    assert isinstance(refused.exception, UsageError)
+    assert "--otlp needs a library that is not installed: opentelemetry.sdk.trace" in str(refused.exception)
+    assert "imagepipe-ami[otlp]" in str(refused.exception.hint)

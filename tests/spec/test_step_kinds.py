@@ -16,6 +16,7 @@ from imagepipe.spec.json_schema import json_schema
 from imagepipe.spec.models import CustomStep
 from imagepipe.spec.titles import step_title
 from imagepipe.step_kinds import installed_kinds
+from tests.docs.blocks import ROOT, blocks_of
 from tests.packages import KIND, add_package, installed
 from tests.spec.conftest import BUILD, Loader
 
@@ -26,7 +27,7 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     with installed(folder, monkeypatch):
         yield folder
-    for name in ("users_kind", "broken_kind"):
+    for name in ("users_kind", "broken_kind", "page_kind"):
         sys.modules.pop(name, None)
 
 
@@ -156,3 +157,19 @@ def test_the_schema_for_editors_has_the_kinds_that_are_installed(users: Path) ->
         for part in ("provision", "test"):
             assert Draft7Validator(schema).is_valid({**spec, part: [step]}) is is_valid, (step, part)
     assert json_schema("project", installed_kinds().values()) == json_schema("project")
+
+
+def test_the_class_on_the_how_to_page_is_a_step_kind(packages: Path, loaded: Loader) -> None:
+    page = ROOT / "docs/how-to/add-a-step-kind.md"
+    (module,) = (block.text for block in blocks_of(page) if block.language == "python")
+    add_package(packages, "of-the-page", {"sysctl": "page_kind:Sysctl"}, {"page_kind": module})
+    assert not loaded("provision: [{sysctl: {set: {vm.swappiness: 10}}}]\n").problems
+    (problem,) = loaded("provision: [{sysctl: {sett: {}, set: {a.b: 1}}}]\n").problems
+    assert "did you mean 'set'" in problem.message
+
+
+def test_a_secret_reaches_a_step_of_another_package_through_its_env_alone(users: Path, loaded: Loader) -> None:
+    secret = "variables: {token: {sensitive: true, default: s}}\n"
+    (problem,) = loaded(secret + _step('{names: ["{{ var.token }}"]}')).problems
+    assert "sensitive" in problem.message
+    assert not loaded(secret + _step("{names: [ann]}", '    env: {TOKEN: "{{ var.token }}"}\n')).problems
