@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from imagepipe.late import Late
-from imagepipe.spec import models, tests
+from imagepipe.spec import models, step_models, tests
 from imagepipe.spec.base import CommonOptions
 from imagepipe.spec.json_schema import MODELS, SchemaOf, json_schema
 from imagepipe.spec.scalars import duration_text
@@ -33,16 +33,20 @@ PARTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("launch.ssh.bastion", models.Bastion, ""),
     (
         "Every step",
-        models.StepOptions,
+        step_models.StepOptions,
         "A step also has exactly one of `shell`, `file`, `template`, `reboot`, `ansible`, `use`, or a kind that"
         " [another package adds](../how-to/add-a-step-kind.md).",
     ),
-    ("shell", models.ShellScript, "A string or a list of lines is the short form of `inline`."),
-    ("file", models.FileCopy, ""),
-    ("template", models.TemplateFile, ""),
-    ("reboot", models.Reboot, ""),
-    ("ansible", models.Ansible, "A path is the short form of `playbook`. How to: [Ansible](../how-to/ansible.md)."),
-    ("use", models.UseStep, "Its options apply to each step of the provisioner that does not set them."),
+    ("shell", step_models.ShellScript, "A string or a list of lines is the short form of `inline`."),
+    ("file", step_models.FileCopy, ""),
+    ("template", step_models.TemplateFile, ""),
+    ("reboot", step_models.Reboot, ""),
+    (
+        "ansible",
+        step_models.Ansible,
+        "A path is the short form of `playbook`. How to: [Ansible](../how-to/ansible.md).",
+    ),
+    ("use", step_models.UseStep, "Its options apply to each step of the provisioner that does not set them."),
     (
         "test",
         tests.RetriedTest,
@@ -111,7 +115,7 @@ def schema_text(of: SchemaOf) -> str:
 def _part(title: str, model: type[BaseModel], note: str) -> str:
     lines = [f"\n## {title}\n", f"\n{(model.__doc__ or '').strip()} {note}".rstrip() + "\n"]
     lines.append("\n| key | value | default | |\n|---|---|---|---|\n")
-    skip = set(models.StepOptions.model_fields) if model is models.UseStep else set()
+    skip = set(step_models.StepOptions.model_fields) if model is step_models.UseStep else set()
     for name, field in model.model_fields.items():
         if name not in skip:
             lines.append(_row(field.alias or name, field))

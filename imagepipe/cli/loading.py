@@ -16,8 +16,9 @@ from imagepipe.errors import SpecError
 from imagepipe.spec.find import PROJECT_FILE, SUFFIXES
 from imagepipe.spec.load import Build, load, refuse
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import AnsibleStep, InstanceStoreOutput
+from imagepipe.spec.models import InstanceStoreOutput
 from imagepipe.spec.selection import narrow, select_variants
+from imagepipe.spec.step_models import AnsibleStep
 from imagepipe.spec.variables import Given, given_value
 
 

@@ -22,7 +22,7 @@ from imagepipe.regular_files import read_regular, read_text
 from imagepipe.spec.find import CHECKOUT, SHIPPED
 from imagepipe.spec.keys import axis_text
 from imagepipe.spec.loaded import LoadedSpec
-from imagepipe.spec.models import Ansible, AnsibleStep, CustomStep, FileStep, ShellStep, TemplateStep
+from imagepipe.spec.step_models import Ansible, AnsibleStep, CustomStep, FileStep, ShellStep, TemplateStep
 from imagepipe.spec.steps import StepAt
 from imagepipe.spec.titles import step_title
 from imagepipe.step_kinds import installed_kinds

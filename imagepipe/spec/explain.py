@@ -15,8 +15,8 @@ from imagepipe.errors import Problem
 from imagepipe.late import Late
 from imagepipe.spec import packer
 from imagepipe.spec.document import Document, KeyPath
-from imagepipe.spec.models import STEP_KINDS
 from imagepipe.spec.old_spellings import replacement
+from imagepipe.spec.step_models import STEP_KINDS
 from imagepipe.spec.tests import TEST_KINDS
 from imagepipe.step_kinds import installed_kinds
 

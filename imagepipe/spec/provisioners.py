@@ -15,8 +15,9 @@ from imagepipe.spec.document import Document
 from imagepipe.spec.explain import explain
 from imagepipe.spec.find import is_shipped
 from imagepipe.spec.load import SAMPLE_BUILD
-from imagepipe.spec.models import STEP_KINDS, Parameter, Provisioner
+from imagepipe.spec.models import Parameter, Provisioner
 from imagepipe.spec.rendering import Scope, render_document
+from imagepipe.spec.step_models import STEP_KINDS
 from imagepipe.spec.steps import EMPTY, declared_parameters, read_provisioner, shown_path
 from imagepipe.step_kinds import installed_kinds
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from imagepipe.regular_files import read_head
-from imagepipe.spec.models import ShellScript
+from imagepipe.spec.step_models import ShellScript
 
 _HEAD_BYTES = 4096
 _UTF_8_MARK = b"\xef\xbb\xbf"

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import assert_never
 
 from imagepipe.late import Late
-from imagepipe.spec.models import AnsibleStep, CustomStep, FileStep, RebootStep, ShellStep, TemplateStep
-from imagepipe.spec.steps import PlainStep
+from imagepipe.spec.step_models import AnsibleStep, CustomStep, FileStep, PlainStep, RebootStep, ShellStep, TemplateStep
 from imagepipe.spec.tests import CommandTest, HttpTest, PackageTest, PathTest, PlainTest, PortTest, ServiceTest
 from imagepipe.step_kinds import installed_kinds
 

@@ -17,8 +17,8 @@ from imagepipe.provision.reboot import RebootMachine
 from imagepipe.provision.shell import RunShell
 from imagepipe.provision.step import Options, Step
 from imagepipe.regular_files import read_text
-from imagepipe.spec.models import AnsibleStep, CustomStep, FileStep, RebootStep, ShellStep, TemplateStep
-from imagepipe.spec.steps import PlainStep, StepAt
+from imagepipe.spec.step_models import AnsibleStep, CustomStep, FileStep, PlainStep, RebootStep, ShellStep, TemplateStep
+from imagepipe.spec.steps import StepAt
 from imagepipe.spec.tests import RetriedTest
 from imagepipe.spec.titles import step_title
 from imagepipe.step_kinds import installed_kinds

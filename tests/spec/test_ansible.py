@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imagepipe.inputs.collect import names_of_step
-from imagepipe.spec.models import AnsibleStep
+from imagepipe.spec.step_models import AnsibleStep
 from imagepipe.spec.titles import step_title
 from tests.spec.conftest import Loader
 

@@ -9,8 +9,8 @@ import pytest
 from imagepipe.errors import SpecError
 from imagepipe.late import Late
 from imagepipe.spec.load import load, load_var_file, refuse
-from imagepipe.spec.models import ShellStep, TemplateStep
 from imagepipe.spec.scalars import ssm_parameter_arn
+from imagepipe.spec.step_models import ShellStep, TemplateStep
 from imagepipe.spec.variables import Given
 
 from .conftest import BUILD, SOUND, SSH_USER, Loader, messages

@@ -8,8 +8,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from imagepipe.spec.models import AmiByFilter, EbsOutput, Launch, Publish, ShellStep, Spec, Spot, Variable
+from imagepipe.spec.models import AmiByFilter, EbsOutput, Launch, Publish, Spec, Spot, Variable
 from imagepipe.spec.old_spellings import RENAMED
+from imagepipe.spec.step_models import ShellStep
 
 from .conftest import Loader
 

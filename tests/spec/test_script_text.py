@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imagepipe.spec.models import FileStep, ShellStep, TemplateStep
+from imagepipe.spec.step_models import FileStep, ShellStep, TemplateStep
 from tests.spec.conftest import Loader
 
 SCRIPT = 'NAME="{{ spec.name }}"\nLEN=${#NAME}\nif true; then echo kept; fi\nFRAG=${URL%#}\n'

@@ -13,7 +13,7 @@ from jsonschema import Draft7Validator
 
 from imagepipe.inputs.collect import collect_inputs, files_of_step
 from imagepipe.spec.json_schema import json_schema
-from imagepipe.spec.models import CustomStep
+from imagepipe.spec.step_models import CustomStep
 from imagepipe.spec.titles import step_title
 from imagepipe.step_kinds import installed_kinds
 from tests.docs.blocks import ROOT, blocks_of
