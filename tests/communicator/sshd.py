@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from imagepipe.communicator import keys
 from imagepipe.values import Endpoint
 
 SECONDS = 10.0
+NO_ENV: Mapping[str, str] = {}
 
 
 @dataclass
@@ -37,8 +38,12 @@ class Sshd:
 
 
 @contextmanager
-def sshd(folder: Path, *options: str) -> Iterator[Sshd]:
-    """Run a server for the block."""
+def sshd(folder: Path, *options: str, env: Mapping[str, str] = NO_ENV) -> Iterator[Sshd]:
+    """Run a server for the block.
+
+    A home folder of its own keeps this user's start-up files out: bash reads `~/.bashrc` for a command over SSH, and
+    all that it prints would be lines of the command.
+    """
     program = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
     assert program, "openssh-server is not installed: make setup"
     Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd wants it, and without an init nobody makes it
@@ -47,6 +52,8 @@ def sshd(folder: Path, *options: str) -> Iterator[Sshd]:
     keys.write_private(folder / "host", host)
     keys.write_private(folder / "login", login)
     (folder / "authorized_keys").write_text(login.public + "\n")
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -59,6 +66,7 @@ def sshd(folder: Path, *options: str) -> Iterator[Sshd]:
         "UsePAM=no",
         "PidFile=none",
         "PermitRootLogin=yes",
+        "SetEnv=" + " ".join(f"{name}={value}" for name, value in {"HOME": str(home), **env}.items()),
         *options,
     ]
     words = [word for setting in settings for word in ("-o", setting)]

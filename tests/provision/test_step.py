@@ -123,7 +123,7 @@ def test_an_upload_to_a_file_system_without_room_has_a_hint(
             *base, folder=tmp_path, src="folder" if kind == "a folder" else "folder/page", dest=f"{tmp_path}/there"
         )
     with (
-        sshd(tmp_path / "sshd", f"SetEnv=PATH={programs}:/usr/bin:/bin") as server,
+        sshd(tmp_path / "sshd", env={"PATH": f"{programs}:/usr/bin:/bin"}) as server,
         pytest.raises(CommandFailed, match=reason) as failed,
     ):
         _run(account, server, step)
