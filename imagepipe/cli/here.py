@@ -5,6 +5,8 @@ Loads nothing but the standard library and click.
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 SUFFIXES = (".yaml", ".yml")  # those of spec/find.py, which would load pydantic
 PROJECT = "imagepipe.yaml"
 MOST_NAMES = 6
+MOST_RUNS = 20
+"""Runs that are looked at, the newest first: the answer comes at once, and `imagepipe runs` lists the others."""
 COLUMN = 46
 
 
@@ -42,7 +46,21 @@ def next_steps(folder: Path, environ: Mapping[str, str]) -> str:
                 "imagepipe demo": "bake, boot and fetch a sample here, without an account",
             }
         )
-    if _has_runs(environ):
+    runs = _runs(environ)
+    for run in runs[:MOST_RUNS]:
+        if held := _held(run):
+            lines += [
+                "",
+                f"Run {run.name} did not succeed, and still holds {held} resource{'s' * (held != 1)}:",
+                *_commands(
+                    {
+                        f"imagepipe resume {run.name}": "go on where it stopped",
+                        f"imagepipe clean {run.name}": "delete them",
+                    }
+                ),
+            ]
+            break
+    if runs:
         lines += [
             "",
             "Runs of this computer:",
@@ -62,13 +80,36 @@ def _specs(folder: Path) -> list[str]:
     return sorted(file.stem for file in files if file.suffix in SUFFIXES and file.name != PROJECT)
 
 
-def _has_runs(environ: Mapping[str, str]) -> bool:
+def _runs(environ: Mapping[str, str]) -> list[Path]:
+    """Return the folders of the runs of this computer, the newest first."""
     root = environ.get("XDG_STATE_HOME") or "~/.local/state"
     try:
-        with os.scandir(Path(root).expanduser() / "imagepipe" / "runs") as entries:
-            return any(True for _ in entries)
+        folder = Path(root).expanduser() / "imagepipe" / "runs"
+        return sorted(folder.iterdir(), key=lambda run: run.stat().st_mtime, reverse=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
-        return False
+        return []
+
+
+def _held(run: Path) -> int:
+    """Return how many resources a dead or failed run holds: `engine/journal.py`'s reading, in short."""
+    open_claims, outcome = set(), None
+    try:
+        with (run / "journal.jsonl").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            for line in file:
+                record = json.loads(line)
+                match record["type"]:
+                    case "intended" | "bound" | "unkept":
+                        open_claims.add(record["claim"])
+                    case "released" | "kept":
+                        open_claims.discard(record["claim"])
+                    case "finished" | "resumed":
+                        outcome = record.get("outcome")
+    except OSError:  # BlockingIOError: a process holds it, and works
+        return 0
+    except (ValueError, KeyError, TypeError):
+        pass  # the last line of a dead process may be cut; `imagepipe runs` explains what cannot be read
+    return 0 if outcome == "succeeded" else len(open_claims)
 
 
 def _commands(commands: Mapping[str, str]) -> Iterator[str]:

@@ -8,7 +8,10 @@ import pytest
 
 from imagepipe.cli.here import SUFFIXES, next_steps
 from imagepipe.cli.main import COMMANDS
+from imagepipe.engine.journal import Lifetime, RunRecord
 from imagepipe.spec import find
+from tests.clocks import Stopped
+from tests.run_folders import create
 
 
 @pytest.fixture
@@ -32,6 +35,36 @@ def test_a_project_gets_the_commands_for_its_specs(project: Path) -> None:
     assert "2 specs in specs/: app, web." in text
     assert "imagepipe build app --local" in text
     assert "imagepipe runs" in text
+
+
+@pytest.mark.parametrize(("lines", "held"), [(1, 1), (2, 1), (3, 2), (4, 1), (5, 0), (6, 1)])
+def test_a_run_that_did_not_succeed_and_holds_resources_is_named(tmp_path: Path, lines: int, held: int) -> None:
+    folder = tmp_path / "imagepipe/runs/7f3a91c2"
+    folder.parent.mkdir(parents=True)
+    journal = create(folder, RunRecord("7f3a91c2", "", (), {}, {}), Stopped())
+    first = journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="web/launch")
+    steps = [
+        lambda: journal.bind(first, "i-1"),
+        lambda: journal.intend("snapshot", "us-east-1", lifetime=Lifetime.RUN, stage="web/snapshot"),
+        lambda: journal.release(first),
+        lambda: journal.note("finished", outcome="succeeded", held=[]),
+        lambda: journal.note("resumed"),
+    ]
+    for step in steps[: lines - 1]:
+        step()
+    assert "still holds" not in next_steps(tmp_path, {"XDG_STATE_HOME": str(tmp_path)}), "its process lives"
+    journal.close()
+    text = next_steps(tmp_path, {"XDG_STATE_HOME": str(tmp_path)})
+    assert (f"still holds {held} resource" in text) == bool(held)
+    assert ("imagepipe resume 7f3a91c2" in text) == ("imagepipe clean 7f3a91c2" in text) == bool(held)
+
+
+def test_a_journal_that_is_cut_or_nonsense_hides_no_answer(tmp_path: Path) -> None:
+    for number, content in enumerate([b"", b'{"type": "run"}\n{"ty', b"[]\n", b"\xff\n", b'{"type": "bound"}\n']):
+        run = tmp_path / f"imagepipe/runs/0000000{number}"
+        run.mkdir(parents=True)
+        (run / "journal.jsonl").write_bytes(content)
+    assert "imagepipe runs" in next_steps(tmp_path, {"XDG_STATE_HOME": str(tmp_path)})
 
 
 def test_a_packer_template_gets_convert(tmp_path: Path) -> None:
