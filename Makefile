@@ -50,6 +50,7 @@ endef
 # imagepipe and its local cloud alone: all that `make demo` needs.
 .setup/local: .setup/system pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing imagepipe and its packages into .venv: a minute or two"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local]'
 	@$(BIN)/python -m compileall -q imagepipe
 	@touch $@

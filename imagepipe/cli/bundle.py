@@ -55,13 +55,14 @@ def bundle() -> None:
 
 
 @bundle.command(
+    short_help="Pack a raw disk image into a bundle.",
     epilog="""\b
 Examples:
   imagepipe bundle pack disk.raw --certificate user.pem --private-key user.key \\
     --account 123456789012 --region us-east-1
   imagepipe bundle pack disk.raw --certificate user.pem --private-key user.key \\
     --account 123456789012 --ec2-certificate cert-ec2.pem --name web-7 --output bundles
-"""
+""",
 )
 @click.argument("image", type=_FILE)
 @click.option(
@@ -127,11 +128,12 @@ def pack(options: PackOptions) -> None:
 
 
 @bundle.command(
+    short_help="Unpack a bundle into a raw disk image.",
     epilog="""\b
 Examples:
   imagepipe bundle unpack bundles/web-7.manifest.xml --private-key user.key
   imagepipe bundle unpack image.manifest.xml --private-key user.key --output disks
-"""
+""",
 )
 @_manifest_argument
 @click.option(
@@ -164,11 +166,12 @@ def unpack(manifest: Path, private_key: Path, output: Path, force: bool) -> None
 
 
 @bundle.command(
+    short_help="Check a bundle, part by part.",
     epilog="""\b
 Examples:
   imagepipe bundle verify image.manifest.xml
   imagepipe bundle verify image.manifest.xml --private-key user.key --certificate user.pem
-"""
+""",
 )
 @_manifest_argument
 @click.option("--private-key", type=_FILE, metavar="KEY", help="Also decrypt the image and check its digest and size.")

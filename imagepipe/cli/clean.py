@@ -25,7 +25,7 @@ from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.inventory import TaggedResource
 from imagepipe.cloud.session import FIRST_REGION
 from imagepipe.engine.events import AnyEvent, Events, Released
-from imagepipe.engine.journal import Claim, Journal, JournalState, read
+from imagepipe.engine.journal import Claim, Journal, read
 from imagepipe.engine.journal_store import JournalStore
 from imagepipe.engine.undo import undo
 from imagepipe.errors import CloudError, ImagepipeError, UndoFailed, UsageError
@@ -244,19 +244,11 @@ def _runs_with_resources(store: JournalStore, report: CleanReport, *, is_local: 
             report.skipped(run, past, is_error=True)
         elif past.is_alive:
             report.skipped(run, "it is in progress", is_error=False)
-        elif _is_launched(past):
+        elif past.has_launched:
             report.skipped(run, "`imagepipe images launch` made it; `imagepipe clean RUN` deletes it", is_error=False)
         elif past.open_claims() and (not is_local or "local" in past.run.cloud):
             found.append(run)
     return found
-
-
-def _is_launched(past: JournalState) -> bool:
-    """Return whether a run is an instance that `imagepipe images launch` made, and that is still there.
-
-    Its record has no values of a build.
-    """
-    return past.outcome == "succeeded" and not past.run.build and bool(past.open_claims())
 
 
 def _named_runs(store: JournalStore, words: Sequence[str], *, is_local: bool) -> list[str]:

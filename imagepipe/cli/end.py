@@ -91,7 +91,8 @@ def _print(run: Run, outcome: Outcome, baked: Sequence[Baked], closing: Closing)
             result["failed"] = [build.spec for build in baked if build.images.stage not in outcome.outputs]
         print_json(result)
         return
-    click.echo("")
+    if not run.options.shown.is_quiet:
+        click.echo("")
     for line in lines:
         click.echo(line)
 

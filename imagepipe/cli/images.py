@@ -51,6 +51,7 @@ class DeregisterOptions:
 
 
 @images.command(
+    short_help="Deregister images, with their snapshots or bundles.",
     epilog="""\b
 Examples:
   imagepipe images deregister ami-0123456789abcdef0
@@ -58,7 +59,7 @@ Examples:
   imagepipe images deregister 'web-server-2025*' --delete-data --dry-run
   imagepipe images deregister 'web-server-2025*' --delete-data --yes
   imagepipe images deregister web-server-20261125T110000Z --local --delete-data --dry-run
-"""
+""",
 )
 @click.argument("words", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(

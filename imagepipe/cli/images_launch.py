@@ -68,6 +68,7 @@ class LaunchOptions:
 
 
 @click.command(
+    short_help="Launch an instance of an image, and say how to log in.",
     epilog="""\b
 Examples:
   imagepipe images launch ami-0123456789abcdef0 --local

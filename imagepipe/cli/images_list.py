@@ -87,6 +87,7 @@ class ListedBake:
 
 @click.command(
     "list",
+    short_help="List the images that specs made, newest first.",
     epilog="""\b
 Examples:
   imagepipe images list

@@ -61,6 +61,7 @@ class PruneOptions:
 
 
 @click.command(
+    short_help="Retire the images that retention rules make superfluous.",
     epilog="""\b
 Examples:
   imagepipe images prune
@@ -68,7 +69,7 @@ Examples:
   imagepipe images prune --in-region eu-west-1 --in-region eu-central-1
   imagepipe images prune --local --yes
   imagepipe images prune --yes --format json >retired.json
-"""
+""",
 )
 @click.argument("specs", nargs=-1, metavar="[SPEC...]")
 @variable_options

@@ -29,6 +29,7 @@ class RestoreOptions:
 
 
 @click.command(
+    short_help="Make a retired image available again.",
     epilog="""\b
 Examples:
   imagepipe images restore ami-0123456789abcdef0

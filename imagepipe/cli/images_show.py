@@ -68,6 +68,7 @@ class FoundImage:
 
 
 @click.command(
+    short_help="Show an image, its copies, lineage and users.",
     epilog="""\b
 Examples:
   imagepipe images show ami-0123456789abcdef0

@@ -46,7 +46,7 @@ local.add_command(console)
 local.add_command(reset)
 
 
-@local.command()
+@local.command(short_help="Stop the cloud.")
 @click.option(
     "--force", is_flag=True, help="Stop it even if it is in use; terminates the instances of every region first."
 )
@@ -62,7 +62,7 @@ def stop(root: Path | None, force: bool) -> None:
     click.echo("the local cloud was stopped" if ended else "the local cloud is not running")
 
 
-@local.command()
+@local.command(short_help="Print the cloud's state, instances and images.")
 @format_option()
 @click.pass_obj
 def status(root: Path | None, output: Format) -> None:
@@ -101,7 +101,7 @@ def status(root: Path | None, output: Format) -> None:
 local.add_command(images)
 
 
-@local.command()
+@local.command(short_help="Build the base image, if the store lacks it.")
 @click.pass_obj
 def base(root: Path | None) -> None:
     """Build the base image if the store lacks it, and print its file.
@@ -114,11 +114,12 @@ def base(root: Path | None) -> None:
 
 
 @local.command(
+    short_help="Check that the cloud can run on this computer.",
     epilog="""\b
 Examples:
   imagepipe local doctor
   imagepipe local doctor --format json
-"""
+""",
 )
 @format_option()
 @click.pass_obj

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from imagepipe.local.client.connect import LocalCloud
 
 
-@click.command()
+@click.command(short_help="List accounts and organizations.")
 @format_option()
 @click.pass_obj
 def accounts(root: Path | None, output: Format) -> None:
@@ -33,7 +33,7 @@ def accounts(root: Path | None, output: Format) -> None:
         click.echo("  ".join((each.id, *each.memberships)))
 
 
-@click.group()
+@click.group(short_help="Create accounts, and act as one of them.")
 def account() -> None:
     """Create accounts on the local cloud and act as one of them, for example to see what is shared with it."""
 
@@ -73,7 +73,7 @@ def env(root: Path | None, account_id: str) -> None:
     _print_exports(cloud, found)
 
 
-@account.command()
+@account.command(short_help="Create an access key limited by a policy.")
 @click.option(
     "--policy",
     "file",

@@ -99,6 +99,7 @@ class FaultsCommand(click.Command):
 
 
 @click.command(
+    short_help="List, set or clear injected faults.",
     cls=FaultsCommand,
     epilog="""\b
 Examples:

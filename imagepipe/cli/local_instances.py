@@ -42,11 +42,12 @@ class _Found:
 
 
 @click.command(
+    short_help="Print the console of an instance.",
     epilog="""\b
 Examples:
   imagepipe local console i-0123456789abcdef0
   imagepipe local console i-0123456789abcdef0 | grep -i error
-"""
+""",
 )
 @click.argument("instance", metavar="INSTANCE")
 @click.pass_obj
@@ -62,11 +63,12 @@ def console(root: Path | None, instance: str) -> None:
 
 
 @click.command(
+    short_help="Log in to an instance, or run a command there.",
     epilog="""\b
 Examples:
   imagepipe local ssh i-0123456789abcdef0
   imagepipe local ssh i-0123 -i me.pem -- uptime
-"""
+""",
 )
 @click.argument("instance", metavar="INSTANCE")
 @click.argument("command", nargs=-1, metavar="[-- COMMAND [ARGUMENT]...]")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Run a command that uses the local cloud.",
     context_settings={"allow_interspersed_args": False},
     epilog="""\b
 Examples:
@@ -72,7 +73,7 @@ def environment_of(cloud: LocalCloud, environ: Mapping[str, str]) -> dict[str, s
     }
 
 
-@click.command()
+@click.command(short_help="Stop the cloud and delete everything in it.")
 @click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask; needed without a terminal.")
 @click.pass_obj
 def reset(root: Path | None, is_confirmed: bool) -> None:

@@ -42,13 +42,14 @@ class ServeOptions:
 
 
 @click.command(
+    short_help="Run the cloud for other tools.",
     epilog=f"""\b
 Examples:
   imagepipe local serve
   imagepipe local serve --port 4566 --faults throttled.yaml
   imagepipe local serve --profile local        # then: aws --profile local ec2 describe-images --owners self
   {TOKEN_VARIABLE}=$(openssl rand -hex 16) imagepipe local serve --address 192.0.2.7
-"""
+""",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Listen on this port of 127.0.0.1.  [default: a free one]")
 @click.option(

@@ -251,8 +251,8 @@ def _print_cost(document: PlanDocument) -> None:
             f"  {line.spec}: {line.kind} in {line.region} ({line.detail}): {line.quantity} {line.unit} {price}"
             f" = {line.cost()}{' a month' if line.is_monthly else ''}"
         )
-    click.echo(f"cost of the build: {document.cost.once().describe(prices.currency)}")
-    click.echo(f"cost of the new images, each month: {document.cost.monthly().describe(prices.currency)}")
+    click.echo(f"cost of the build on AWS: {document.cost.once().describe(prices.currency)}")
+    click.echo(f"cost of the new images on AWS, each month: {document.cost.monthly().describe(prices.currency)}")
     click.echo(f"prices of {prices.date}: {prices.source or 'your own table'}")
 
 

@@ -20,7 +20,7 @@ from imagepipe.engine.journal import Claim, JournalState
 from imagepipe.errors import ImagepipeError
 from imagepipe.report.text import short_duration
 
-STATUSES = ("running", "succeeded", "failed", "cancelled", "dead", "unreadable")
+STATUSES = ("running", "succeeded", "failed", "cancelled", "launched", "dead", "unreadable")
 HEADER = ("RUN", "STARTED (UTC)", "DURATION", "STATE", "SPECS", "IMAGES")
 
 
@@ -59,6 +59,7 @@ def runs(options: RunsOptions) -> int:
     """List the runs of this machine, or of shared state, newest first, and the resources that each still holds.
 
     A run is dead if its process ended without cleaning up: `resume` continues it, `clean` deletes what it holds.
+    It is launched if it is an instance of `imagepipe images launch` that still exists.
     """
     clock = SystemClock()
     check_state_access(options.state, options.cloud)
@@ -79,6 +80,8 @@ def state(past: JournalState) -> str:
     """Return the state of a run in one word."""
     if past.is_alive:
         return "running"
+    if past.has_launched:
+        return "launched"
     return past.outcome or "dead"
 
 

@@ -290,6 +290,14 @@ class JournalState:
     def open_claims(self) -> list[Claim]:
         return [claim for claim in self.claims if claim.is_open()]
 
+    @property
+    def has_launched(self) -> bool:
+        """True if the run is an instance that `imagepipe images launch` made, and that is still there.
+
+        Its record has no values of a build.
+        """
+        return self.outcome == "succeeded" and not self.run.build and bool(self.open_claims())
+
 
 def read(store: JournalStore, run: str) -> JournalState:
     """Read the journal of a run. Raises ImagepipeError if it has none."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_a_run_that_did_not_succeed_and_holds_resources_is_named(tmp_path: Path,
     folder.parent.mkdir(parents=True)
     journal = create(folder, RunRecord("7f3a91c2", "", (), {}, {}), Stopped())
     first = journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="web/launch")
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: journal.bind(first, "i-1"),
         lambda: journal.intend("snapshot", "us-east-1", lifetime=Lifetime.RUN, stage="web/snapshot"),
         lambda: journal.release(first),

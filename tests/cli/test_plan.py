@@ -75,7 +75,7 @@ def test_an_unknown_duration_and_unknown_sizes_are_not_zero(account: Account, sp
     result = _run(plan, account, str(spec))
     assert "duration of the build: unknown" in result.output
     assert "web: transfer in us-west-2 (from us-east-1): unknown GB x 0.02 USD = unknown" in result.output
-    assert "cost of the build: 0.00 USD, without 3 unknown items" in result.output
+    assert "cost of the build on AWS: 0.00 USD, without 3 unknown items" in result.output
 
 
 def test_the_detailed_exit_code_is_2_for_changes(account: Account, spec: Path) -> None:

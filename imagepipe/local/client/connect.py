@@ -108,7 +108,7 @@ def stop(store: Store, *, terminate: Callable[[LocalCloud], None] | None = None)
         return False
     instances = _status(store, found).instances
     if instances and terminate is None:
-        hint = "terminate them first, or let `imagepipe local stop --force` do it"
+        hint = "`imagepipe local status` lists them; `imagepipe local stop --force` terminates them and stops"
         raise store.failure("stopping", f"{instances} instance{'s' if instances > 1 else ''} still there", hint)
     if terminate is None and _is_used(store):
         hint = "wait for it: the cloud ends by itself then; or `imagepipe local stop --force`"
