@@ -188,7 +188,7 @@ _imagepipe_command() {
             options='-n --status --spec --state --local --profile --endpoint-url --format --help'
             arguments=nothing
             values+=-n:nothing$'\n'
-            values+='--status:running succeeded failed cancelled dead unreadable'$'\n'
+            values+='--status:running succeeded failed cancelled launched dead unreadable'$'\n'
             values+=--spec:nothing$'\n'
             values+=--state:nothing$'\n'
             values+=--profile:nothing$'\n'

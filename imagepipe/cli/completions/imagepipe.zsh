@@ -336,7 +336,7 @@ _imagepipe_runs() {
     local -a commands
     _arguments -s \
         '-n[List only the newest N that match]:value: ' \
-        '*--status[Only with this status]:value:(running succeeded failed cancelled dead unreadable)' \
+        '*--status[Only with this status]:value:(running succeeded failed cancelled launched dead unreadable)' \
         '*--spec[Only of this spec]:value: ' \
         '--state[Keep runs in this bucket, for all machines, instead of on this computer (`local`)]:value: ' \
         '--local[The bucket of --state is in the local cloud]' \
@@ -421,12 +421,12 @@ _imagepipe_images() {
     local state line curcontext=$curcontext
     local -a commands
     commands=(
-        'deregister:Deregister images of this account, given by id, by complete name or by a pattern, and print what...'
-        'launch:Launch an instance of an image of this account, given by id or by complete name, and print how to...'
-        'list:List the images that specs made, newest first; the copies of one bake in all regions are one line.'
-        'prune:Print which images of specs are superfluous by their `retention`, and with --yes do the next step...'
-        'restore:Make a retired image available again, given by its id.'
-        'show:Show an image of this account, given by id or by complete name: its spec, inputs, run, tests,...'
+        'deregister:Deregister images, with their snapshots or bundles.'
+        'launch:Launch an instance of an image, and say how to log in.'
+        'list:List the images that specs made, newest first.'
+        'prune:Retire the images that retention rules make superfluous.'
+        'restore:Make a retired image available again.'
+        'show:Show an image, its copies, lineage and users.'
     )
     _arguments -C \
         '--help[Show this message and exit]' \
@@ -579,9 +579,9 @@ _imagepipe_bundle() {
     local -a commands
     commands=(
         'inspect:Print the contents of MANIFEST; needs neither key nor parts.'
-        'pack:Pack the raw disk image IMAGE into NAME.manifest.xml and parts of 10 MiB, NAME.part.NN.'
-        'unpack:Unpack the bundle whose parts are next to MANIFEST into a raw, sparse disk image with the...'
-        'verify:Check the bundle whose parts are next to MANIFEST, and report all damage.'
+        'pack:Pack a raw disk image into a bundle.'
+        'unpack:Unpack a bundle into a raw disk image.'
+        'verify:Check a bundle, part by part.'
     )
     _arguments -C \
         '--help[Show this message and exit]' \
@@ -660,19 +660,19 @@ _imagepipe_local() {
     local state line curcontext=$curcontext
     local -a commands
     commands=(
-        'account:Create accounts on the local cloud and act as one of them, for example to see what is shared with...'
-        'accounts:List the accounts of the local cloud, and the organizations they are in.'
-        'base:Build the base image if the store lacks it, and print its file.'
-        'console:Print what the console of an instance shows, from its boot on.'
-        'doctor:Check that the local cloud can run on this computer, as this user.'
-        'faults:Replace the faults of the running cloud with those in FILE, or list its faults.'
+        'account:Create accounts, and act as one of them.'
+        'accounts:List accounts and organizations.'
+        'base:Build the base image, if the store lacks it.'
+        'console:Print the console of an instance.'
+        'doctor:Check that the cloud can run on this computer.'
+        'faults:List, set or clear injected faults.'
         'images:List the images of all regions.'
-        'reset:Stop the local cloud and delete everything in it: instances, images, buckets, accounts, faults.'
-        'run:Run a command with the local cloud'\''s endpoint, keys and region in its environment; its exit code...'
-        'serve:Run the local cloud in the foreground, for the AWS CLI, Packer and other tools.'
-        'ssh:Log in to an instance of the local cloud, or run a command there.'
-        'status:Print whether the cloud runs, its address, and its instances and images.'
-        'stop:Stop the cloud; refused while a build uses it or instances exist.'
+        'reset:Stop the cloud and delete everything in it.'
+        'run:Run a command that uses the local cloud.'
+        'serve:Run the cloud for other tools.'
+        'ssh:Log in to an instance, or run a command there.'
+        'status:Print the cloud'\''s state, instances and images.'
+        'stop:Stop the cloud.'
     )
     _arguments -C \
         '--store[Folder of the local cloud'\''s data]:value:_files -/' \
@@ -707,7 +707,7 @@ _imagepipe_local_account() {
     commands=(
         'add:Create an account and print its id.'
         'env:Print export lines for a shell that acts as this account.'
-        'key:Create an access key limited by a policy, and print export lines for a shell that uses it.'
+        'key:Create an access key limited by a policy.'
     )
     _arguments -C \
         '--help[Show this message and exit]' \
