@@ -1,7 +1,7 @@
 # Each target does all the set-up that it needs; a second run repeats none of it.
 #   make demo    bakes specs/web-server.yaml on the local cloud, and boots the image
-#   make check   the default suite, linters, types, layers: some five minutes on two idle cores
-#   make test    check, and the tests that boot real instances (root)
+#   make check   the tests that start no cloud, linters, types, layers: two minutes on two idle cores
+#   make test    check, the tests that start a local cloud, and those that boot real instances (root)
 #   make test-emulated   the tests of whole systems in QEMU without KVM, which take minutes each (root)
 #   make reliability   kills, stops, faults, planted secrets, bad input: a table that fails where it is short (root)
 #   make site    the docs as a site
@@ -21,6 +21,9 @@ SYSTEM_TEST := openssh-server awscli packer zsh fish xfsprogs chromium qemu-syst
 .PHONY: setup model site demo check test test-emulated lint types bench bench-smoke reliability python-versions fuzz docs \
         screenshots constraints clean
 .DELETE_ON_ERROR:
+
+# Tests that boot nothing. Of these, those that start a local cloud in their process are in `make test`.
+UNMARKED := not machine and not server and not aws
 
 setup: .setup/system .setup/python
 
@@ -80,12 +83,13 @@ types: setup
 	$(BIN)/mypy
 
 check: setup .setup/system-test lint types
-	$(BIN)/pytest -q -n 5 --dist worksteal
+	$(BIN)/pytest -q -n 5 --dist worksteal -m "$(UNMARKED) and not cloud"
 
 # Four files of tests at once, each with clouds of its own: 17 minutes on two cores. A guest's own boot is most of that, so
 # a test that is not about the machine uses one that does not boot (the fixture `quick`). The longest files begin first
 # (tests/machine/conftest.py); xdist would begin with the files that have the most tests.
 test: check site .setup/language-server/ready
+	$(BIN)/pytest -q -n 5 --dist worksteal -m "cloud and $(UNMARKED)"
 	$(BIN)/pytest -q -m "machine and not emulated or server" -n 4 --dist loadfile --no-loadscope-reorder
 
 # Whole systems in QEMU without KVM: minutes for each test. QEMU's shorter tests are in `make test`.

@@ -26,6 +26,8 @@ TESTS = Path(__file__).parent
 MACHINE = TESTS / "machine"
 MEMORY_FILES = Path("/dev/shm")
 ROOM = 4 << 30
+CLOUDS = {"account", "cloud", "clouds", "served", "world"}
+"""Fixtures that start a local cloud in this process."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,7 +75,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def _is_left_out(path: Path, config: pytest.Config) -> bool:
-    return MACHINE in (path, *path.parents) and str(config.getoption("-m")).startswith("not machine")
+    return MACHINE in (path, *path.parents) and str(config.getoption("-m")).startswith(("not machine", "cloud"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start a local cloud: a third of the tests, and three quarters of their time."""
+    for item in items:
+        if CLOUDS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("cloud")
 
 
 def pytest_collection_finish() -> None:

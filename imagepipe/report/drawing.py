@@ -17,7 +17,7 @@ BOX_WIDTH, BOX_HEIGHT = 210, 44
 MARGIN = 20
 LABEL_SHOWN = 30
 """Longest label that fits into a box."""
-CRITICAL_COLOUR = "#c62828"
+CRITICAL_COLOUR = "#b35900"  # not red, which would say that something failed
 
 
 @dataclass(frozen=True, slots=True)
