@@ -34,7 +34,7 @@ from imagepipe.cli.options import (
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.report_folder import clear_folder, write_own_report
 from imagepipe.cli.run import Run, stopped_by_signals
-from imagepipe.cli.run_options import KeepingCommand, run_options
+from imagepipe.cli.run_options import RunCommand, run_options
 from imagepipe.cli.state import open_writable_state
 from imagepipe.cli.state_options import check_state_of_specs, state_option
 from imagepipe.clock import Clock, SystemClock
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=KeepingCommand,
+    cls=RunCommand,
     epilog="""\b
 Examples:
   imagepipe build web-server.yaml --local

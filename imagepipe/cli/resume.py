@@ -25,7 +25,7 @@ from imagepipe.cli.options import (
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.report_folder import clear_folder, write_own_report
 from imagepipe.cli.run import Run, stopped_by_signals
-from imagepipe.cli.run_options import KeepingCommand, RunOptions, run_options
+from imagepipe.cli.run_options import RunCommand, RunOptions, run_options
 from imagepipe.cli.run_store import run_of
 from imagepipe.cli.state import open_writable_state
 from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
@@ -51,7 +51,7 @@ class ResumeOptions:
 
 
 @click.command(
-    cls=KeepingCommand,
+    cls=RunCommand,
     epilog="""\b
 Examples:
   imagepipe resume 7f3a91c2

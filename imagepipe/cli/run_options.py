@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -55,15 +55,40 @@ class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic only i
         return timedelta(seconds=int(found.group(1)) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found.group(2)])
 
 
-class KeepingCommand(click.Command):
-    """A command whose `--keep-on-failure` takes a duration only after an equals sign, never from the next word."""
+GROUPS: Mapping[str, Sequence[str]] = {
+    "Which images": ("only", "with_dependents", "force", "plan_file"),
+    "Where to bake them": ("is_local", "profile", "endpoint_url", "region", "role"),
+    "Variables": ("variables", "var_files"),
+    "Log, result and reports": ("output", "is_quiet", "is_verbose", "log_file", "junit", "report", "otlp"),
+    "Failures": ("fail_fast", "keep_on_failure", "timeout"),
+    "More than one machine": ("state", "engine", "build_id"),
+}
+"""Parameters of `build` and `resume`, by the heading in their help."""
+
+
+class RunCommand(click.Command):
+    """A command with the options of a run, which its help lists in groups.
+
+    Its `--keep-on-failure` takes a duration only after an equals sign, never from the next word.
+    """
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [each for each in self.get_params(ctx) if isinstance(each, click.Option)]
+        left = {each.name: row for each in options if (row := each.get_help_record(ctx)) is not None}
+        for title, names in GROUPS.items():
+            rows = [left.pop(name) for name in names if name in left]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+        with formatter.section("Options"):
+            formatter.write_dl(list(left.values()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [f"{KEEP}={KEPT_FOR}" if word == KEEP else word for word in args])
 
 
 def run_options(command: F) -> F:
-    """Add the options of RunOptions, `--keep-on-failure[=2h]` among them, to a KeepingCommand."""
+    """Add the options of RunOptions, `--keep-on-failure[=2h]` among them, to a RunCommand."""
     options: tuple[Callable[[F], F], ...] = (
         log_format_option,
         log_options,

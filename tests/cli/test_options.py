@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from imagepipe.cli.build import build
 from imagepipe.cli.resume import resume
+from imagepipe.cli.run_options import GROUPS
 
 DAY = timedelta(hours=24)
 
@@ -42,3 +45,13 @@ def test_build_and_resume_report_in_the_same_way(command: click.Command) -> None
 def test_a_text_that_is_not_a_duration_is_refused(word: str) -> None:
     with pytest.raises(click.UsageError, match="is not a duration: write 90m, 3h or 2d"):
         build.make_context("build", [f"--keep-on-failure={word}", "web.yaml"])
+
+
+def test_the_help_of_a_build_has_every_option_once_and_each_group_is_of_options_that_exist() -> None:
+    every = {each.name for command in (build, resume) for each in command.params}
+    assert {name for names in GROUPS.values() for name in names} <= every
+    text = CliRunner().invoke(build, ["--help"]).output
+    for option in build.params:
+        if isinstance(option, click.Option):
+            assert len(re.findall(rf"^  (?:-. ?, )?{option.opts[-1]}\b(?!-)", text, re.M)) == 1, option.opts
+    assert re.findall(r"^([A-Z].*):$", text, re.M)[:-1] == list(GROUPS)

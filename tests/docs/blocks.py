@@ -16,7 +16,7 @@ import click
 from markdown_it import MarkdownIt
 
 from imagepipe.cli.main import main
-from imagepipe.cli.run_options import KEEP, KEPT_FOR, KeepingCommand
+from imagepipe.cli.run_options import KEEP, KEPT_FOR, RunCommand
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -127,7 +127,7 @@ def problem_of(words: list[str], *, is_whole: bool = True) -> str | None:
     rest = list(words)
     try:
         while True:
-            if isinstance(command, KeepingCommand):
+            if isinstance(command, RunCommand):
                 rest = [f"{KEEP}={KEPT_FOR}" if word == KEEP else word for word in rest]
             values, rest, _ = command.make_parser(context).parse_args(rest)
             _check_values(command, context, values, is_whole=is_whole)
