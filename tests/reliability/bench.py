@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from tests.machine.bakery import Bakery
@@ -89,11 +89,14 @@ def alike(region: str, image: Mapping[str, Any]) -> dict[str, Any]:
     return {"region": region, **{key: image.get(key) for key in kept}, "mappings": mappings, **own}
 
 
-def retire(bakery: Bakery, region: str, image: Mapping[str, Any]) -> None:
-    """Deregister an image, and delete its snapshots or bundle, as a user does; also one that others are built on."""
-    words = ["images", "deregister", image["ImageId"], "--local", "--region", region, "--delete-data", "--force"]
-    done = bakery(*words)
-    assert done.code == 0, done.err
+def retire(bakery: Bakery, images: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+    """Deregister images, and delete their snapshots or bundles, as a user does; also those that others are built on."""
+    by_region: dict[str, list[str]] = {}
+    for region, image in images:
+        by_region.setdefault(region, []).append(image["ImageId"])
+    for region, ids in by_region.items():
+        done = bakery("images", "deregister", *ids, "--local", "--region", region, "--delete-data", "--force")
+        assert done.code == 0, done.err
 
 
 def inventory(bakery: Bakery) -> dict[str, list[str]]:

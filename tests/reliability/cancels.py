@@ -48,8 +48,7 @@ def stages(bakery: Bakery, kind: Kind) -> list[tuple[str, float]]:
     bakery.build(_spec(bakery, kind))
     events = bakery.events()
     took = {each["stage"]: each["seconds"] for each in events if each["event"] == "StageFinished"}
-    for region, image in own_images(bakery, f"{kind}-"):
-        retire(bakery, region, image)
+    retire(bakery, own_images(bakery, f"{kind}-"))
     return [(each["stage"], took[each["stage"]]) for each in events if each["event"] == "StageStarted"]
 
 
@@ -79,8 +78,7 @@ def _stop(bakery: Bakery, kind: Kind, stage: str, number: signal.Signals, pause:
     outcome = [each.get("outcome") for each in bakery.journal() if each["type"] == "finished"]
     if process.returncode in (0, -number) and outcome == ["succeeded"]:  # -number: the signal came after the run's end
         found.was_late = True
-        for region, image in own_images(bakery, f"{kind}-"):
-            retire(bakery, region, image)
+        retire(bakery, own_images(bakery, f"{kind}-"))
     elif process.returncode != 130 or f"error: got {number.name}" not in err or "Traceback" in err:
         found.wrong.append(f"exit {process.returncode}: {err[-500:]}")
     found.wrong += differences(before, inventory(bakery))

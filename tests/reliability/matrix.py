@@ -176,9 +176,8 @@ class Lab:
 
     def _retire(self, kind: Scenario, spec: str | None = None) -> None:
         """Retire the images of a scenario, or of one of its specs."""
-        for region, image in own_images(self._bakery, f"{kind}-"):
-            if spec in (None, tags_of(image).get("imagepipe:spec")):
-                retire(self._bakery, region, image)
+        own = own_images(self._bakery, f"{kind}-")
+        retire(self._bakery, [each for each in own if spec in (None, tags_of(each[1]).get("imagepipe:spec"))])
 
 
 @contextmanager
@@ -217,6 +216,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the sample (now)")
     parser.add_argument("--kind", choices=list(SCENARIOS), action="append", help="scenario (all)")
     parser.add_argument("--state", type=Path, help="where to keep what was tried, to go on another time")
+    parser.add_argument(
+        "--part", type=part, default=(1, 1), metavar="K/N", help="part K of N of the points, such as 1/2"
+    )
     parser.add_argument("--shared", action="store_true", help="keep the runs in a bucket of the cloud")
     words = parser.parse_args()
     runs = SharedRuns if words.shared else LocalRuns
@@ -230,7 +232,7 @@ def main() -> int:
         if words.sample:
             print(f"seed {words.seed}: --sample {words.sample} --seed {words.seed} tries these again")
         for number, point in enumerate(points, start=1):
-            if str(point) in tried:
+            if str(point) in tried or number % words.part[1] != words.part[0] % words.part[1]:
                 continue
             began = time.monotonic()
             found = bench.try_out(point)
@@ -238,9 +240,15 @@ def main() -> int:
             _keep(words.state, tried, every)
             said = "; ".join([*found.leaks, *found.wrong]) or "nothing left, images alike"
             print(f"{number} of {len(points)}, {point}: {said} ({time.monotonic() - began:.0f} s)", flush=True)
-    findings = [tried[str(point)] for point in points]
+    findings = [tried[str(point)] for point in points if str(point) in tried]
     print(table(findings))
     return 1 if any(each.leaks or each.wrong for each in findings) else 0
+
+
+def part(word: str) -> tuple[int, int]:
+    """Read `1/2`. Raises ValueError."""
+    number, _, of = word.partition("/")
+    return int(number), int(of)
 
 
 def read_tried(path: Path | None) -> dict[str, Finding]:

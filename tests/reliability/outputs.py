@@ -93,8 +93,7 @@ def _lose(bakery: Bakery, way: str, stage: str, pause: float) -> Loss:
     if code not in (None, 0, 1, 130):
         found.wrong.append(f"exit code {code}")
     if outcome == "succeeded":
-        for region, image in own_images(bakery, "ebs-"):
-            retire(bakery, region, image)
+        retire(bakery, own_images(bakery, "ebs-"))
     found.wrong += differences(before, inventory(bakery))
     return found
 

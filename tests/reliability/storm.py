@@ -310,9 +310,8 @@ class _Storming:
     def _after(self, round_: Sequence[Build]) -> dict[str, list[str]]:
         """Return the inventory of the account without the images that builds named as theirs."""
         named = "".join(build.out for build in round_)
-        for region, image in own_images(self._bakery):
-            if image["ImageId"] in named and tags_of(image).get("imagepipe:state") == "kept":
-                retire(self._bakery, region, image)
+        kept = [each for each in own_images(self._bakery) if tags_of(each[1]).get("imagepipe:state") == "kept"]
+        retire(self._bakery, [each for each in kept if each[1]["ImageId"] in named])
         return inventory(self._bakery)
 
 

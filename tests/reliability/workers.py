@@ -282,8 +282,7 @@ class Chaos:
         return sorted(found, key=lambda image: (image["imagepipe:spec"], image["region"]))
 
     def _retire(self) -> None:
-        for region, image in own_images(self._lab.bakery):
-            retire(self._lab.bakery, region, image)
+        retire(self._lab.bakery, own_images(self._lab.bakery))
 
 
 def run_chaos(kills: int, seed: int, *, folder: Path, say: Callable[[str], None], kills_of_one: int = 8) -> Found:
