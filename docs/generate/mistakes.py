@@ -111,7 +111,7 @@ MISTAKES = (
     ),
     Mistake("The wrong user", ("user: admin", "user: ubuntu"), ('"admin"', '"ubuntu"')),
     Mistake(
-        "An image type that the region does not have",
+        "An instance type that does not exist",
         ("launch: {region: us-east-1,", "launch: {region: us-east-1, instance_types: [t3.smal],"),
         ('"t3.small"', '"t3.smal"'),
     ),
