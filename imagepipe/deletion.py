@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
+from contextlib import suppress
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -23,8 +23,9 @@ def delete_tree(folder: Path, *, mounts: Path = MOUNTS) -> None:
         return
     if points := mount_points(folder, mounts=mounts):
         raise OSError(errno.EBUSY, f"not deleted, because something is mounted at {points[0]}", str(folder))
-    _empty(folder, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW), device)
-    folder.rmdir()
+    with suppress(FileNotFoundError):  # another process has deleted it just now
+        _empty(folder, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW), device)
+        folder.rmdir()
 
 
 def _empty(folder: Path, descriptor: int, device: int) -> None:
@@ -33,14 +34,15 @@ def _empty(folder: Path, descriptor: int, device: int) -> None:
         if os.fstat(descriptor).st_dev != device:
             raise OSError(errno.EXDEV, "not deleted, because it is on another file system", str(folder))
         with os.scandir(descriptor) as entries:
-            names = [(entry.name, stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode)) for entry in entries]
+            names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         for name, is_folder in names:
-            if is_folder:
-                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-                _empty(folder / name, inner, device)
-                os.rmdir(name, dir_fd=descriptor)
-            else:
-                os.unlink(name, dir_fd=descriptor)
+            with suppress(FileNotFoundError):  # another process has deleted it just now
+                if is_folder:
+                    inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+                    _empty(folder / name, inner, device)
+                    os.rmdir(name, dir_fd=descriptor)
+                else:
+                    os.unlink(name, dir_fd=descriptor)
     finally:
         os.close(descriptor)
 

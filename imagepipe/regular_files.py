@@ -18,6 +18,21 @@ _KINDS = {
 }
 
 
+def exists(path: Path) -> bool:
+    """Return whether a path exists: false, and no error, also for a name that is too long, or a folder of others."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises OSError for these
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a regular file: false, and no error, also for a name that is too long."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises OSError for these
+
+
+def is_dir(path: Path) -> bool:
+    """Return whether a path is a folder: false, and no error, also for a name that is too long."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises OSError for these
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading. Raises OSError with the path, also if it is not a regular file."""
     # Without O_NONBLOCK, opening a FIFO waits for its other end.

@@ -61,7 +61,6 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
         )
     outputs = {name: _decode(graph, name, done.value, past.run.id) for name, done in known.items()}
     dropped: dict[str, str] = {}
-    _list_inputs_again(graph, outputs, dropped)
     for name in past.begun - outputs.keys():
         if name in graph.stages:
             machine = _machine_of(graph, name)
@@ -80,6 +79,7 @@ def recover(graph: Graph, marks: Mapping[str, str], past: JournalState, regions:
             standing[name] = _what_is_wrong(outputs[name], regions)
         fallen = [name for name in graph.order() if name in needed and standing.get(name)]
         if not fallen:
+            _list_inputs_again(graph, outputs, dropped)
             return Recovered(outputs, dropped)
         for name in fallen:
             _drop(graph, _origin(graph, name, outputs), str(standing[name]), outputs, dropped)
@@ -107,10 +107,11 @@ def _list_inputs_again(graph: Graph, outputs: dict[str, Any], dropped: dict[str,
     Only a step or a test that has not succeeded yet can have changed; nothing else needs to run again. An image that is
     made already keeps the fingerprint that is among its tags, and is baked anew when it is wanted next.
     """
-    if any(isinstance(output, Image) for output in outputs.values()):
-        return
+    made = [each for each, output in outputs.items() if isinstance(output, Image)]
     for name, stage in graph.stages.items():
         if not isinstance(stage, RecordInputs) or stage.manifest is None or name not in outputs:
+            continue
+        if any(name in graph.before(each) for each in made):
             continue
         source = outputs.get(stage.source.stage)
         if source is None or stage.manifest.with_source(source.id).fingerprint() == outputs[name]:

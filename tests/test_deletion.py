@@ -106,3 +106,17 @@ def test_mount_points_are_named_the_deepest_first(tmp_path: Path) -> None:
     )
     (tmp_path / "a").mkdir()
     assert mount_points(tmp_path / "a", mounts=table) == [tmp_path / "a/b c", tmp_path / "a"]
+
+
+def test_what_others_delete_meanwhile_is_no_error(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for folder in range(40):
+        (tree / str(folder)).mkdir(parents=True)
+        for file in range(25):
+            (tree / str(folder) / str(file)).touch()
+    both = [
+        subprocess.Popen([sys.executable, "-c", DELETE], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [(process.communicate()[1], process.returncode) for process in both] == [("", 0)] * 2
+    assert not tree.exists()

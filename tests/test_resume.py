@@ -322,5 +322,31 @@ def test_a_spec_that_has_not_changed_keeps_its_list_of_inputs(dead: Dead) -> Non
 
 def test_an_image_that_is_made_keeps_the_fingerprint_among_its_tags(dead: Dead) -> None:
     _listed(dead, step="after")
-    dead.outputs["capture"] = Image(dead.image, "us-east-1", "web", ())
+    dead.graph.add("made", Made(Ref("free")))
+    dead.outputs["made"] = Image(dead.image, "us-east-1", "web", ())
     assert dead.recover().dropped == {}
+
+
+@dataclass(frozen=True)
+class Made(Stage[Image]):
+    """An image that has the texts among its tags."""
+
+    texts: Ref[Mapping[str, ImageText]]
+
+    def run(self, ctx: Context) -> Image:
+        raise NotImplementedError
+
+
+def test_the_image_of_another_spec_keeps_no_list_of_inputs_that_has_changed(dead: Dead) -> None:
+    _listed(dead, step="after")
+    dead.graph.add("other", Finish())
+    dead.outputs["other"] = Image(dead.image, "us-east-1", "other", ())
+    assert set(dead.recover().dropped) == {"inputs", "names", "free"}
+
+
+@dataclass(frozen=True)
+class Finish(Stage[Image]):
+    """The image of another spec."""
+
+    def run(self, ctx: Context) -> Image:
+        raise NotImplementedError

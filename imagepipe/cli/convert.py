@@ -15,6 +15,7 @@ from imagepipe.cli.pass_options import pass_options
 from imagepipe.convert.conversion import Conversion
 from imagepipe.convert.conversion import convert as convert_template
 from imagepipe.errors import UsageError
+from imagepipe.regular_files import exists
 
 INCOMPLETE = 11
 """Exit code of a conversion that leaves something out (docs/reference/exit-codes.md)."""
@@ -72,7 +73,7 @@ def convert(options: ConvertOptions) -> int:
     the way to get it. Exit code 0 if nothing is left out, 11 if something is, 2 if no spec could be made.
     """
     path = Path(options.file)
-    if not path.exists():
+    if not exists(path):
         raise UsageError(
             f"reading {options.file}: the file does not exist", hint="name a Packer template, or its folder"
         )

@@ -14,7 +14,7 @@ from imagepipe.cli.pass_options import pass_options
 from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.extras import command_for_extra
 from imagepipe.files import write_atomically
-from imagepipe.regular_files import read_text
+from imagepipe.regular_files import exists, read_text
 from imagepipe.spec.find import SUFFIXES
 
 
@@ -90,7 +90,7 @@ def _files(words: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for word in words or folders:
         path = Path(word)
-        if not path.exists():
+        if not exists(path):
             raise UsageError(f"{word} does not exist", hint="name a file or a folder; `-` is standard input")
         files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES) if path.is_dir() else [path]
         found |= dict.fromkeys(file for file in files if not path.is_dir() or file.is_file())

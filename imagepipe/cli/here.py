@@ -48,16 +48,13 @@ def next_steps(folder: Path, environ: Mapping[str, str]) -> str:
         )
     runs = _runs(environ)
     for run in runs[:MOST_RUNS]:
-        if held := _held(run):
+        held, is_build = _held(run)
+        if held:
+            resume = {f"imagepipe resume {run.name}": "go on where it stopped"} if is_build else {}
             lines += [
                 "",
                 f"Run {run.name} did not succeed, and still holds {held} resource{'s' * (held != 1)}:",
-                *_commands(
-                    {
-                        f"imagepipe resume {run.name}": "go on where it stopped",
-                        f"imagepipe clean {run.name}": "delete them",
-                    }
-                ),
+                *_commands({**resume, f"imagepipe clean {run.name}": "delete them"}),
             ]
             break
     if runs:
@@ -85,20 +82,32 @@ def _runs(environ: Mapping[str, str]) -> list[Path]:
     root = environ.get("XDG_STATE_HOME") or "~/.local/state"
     try:
         folder = Path(root).expanduser() / "imagepipe" / "runs"
-        return sorted(folder.iterdir(), key=lambda run: run.stat().st_mtime, reverse=True)
+        return sorted((run for run in folder.iterdir() if run.is_dir()), key=_changed, reverse=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return []
 
 
-def _held(run: Path) -> int:
-    """Return how many resources a dead or failed run holds: `engine/journal.py`'s reading, in short."""
-    open_claims, outcome = set(), None
+def _changed(run: Path) -> float:
+    try:
+        return run.stat().st_mtime
+    except OSError:  # it was deleted just now
+        return 0
+
+
+def _held(run: Path) -> tuple[int, bool]:
+    """Return how many resources a dead or failed run holds, and whether it is a build, which can be resumed.
+
+    This is the reading of `engine/journal.py`, in short.
+    """
+    open_claims, outcome, is_build = set(), None, False
     try:
         with (run / "journal.jsonl").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             for line in file:
                 record = json.loads(line)
                 match record["type"]:
+                    case "run":
+                        is_build = bool(record.get("given"))
                     case "intended" | "bound" | "unkept":
                         open_claims.add(record["claim"])
                     case "released" | "kept":
@@ -106,10 +115,10 @@ def _held(run: Path) -> int:
                     case "finished" | "resumed":
                         outcome = record.get("outcome")
     except OSError:  # BlockingIOError: a process holds it, and works
-        return 0
+        return 0, False
     except (ValueError, KeyError, TypeError):
         pass  # the last line of a dead process may be cut; `imagepipe runs` explains what cannot be read
-    return 0 if outcome == "succeeded" else len(open_claims)
+    return 0 if outcome == "succeeded" else len(open_claims), is_build
 
 
 def _commands(commands: Mapping[str, str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import click
 
 from imagepipe.cli.output_format import F
 from imagepipe.errors import UsageError
+from imagepipe.regular_files import exists
 from imagepipe.spec.explain import nearest
 from imagepipe.spec.find import spec_files
 from imagepipe.spec.keys import SpecKey, split_selection
@@ -125,7 +126,7 @@ class NamedSpecs:
         selections: list[tuple[str, SpecKey]] = []
         whole: set[str] = set()
         for word in words or [""]:
-            name, axes = (word, ()) if Path(word).exists() else split_selection(word)
+            name, axes = (word, ()) if exists(Path(word)) else split_selection(word)
             for file in spec_files([name] if words else [], folder=Path()):
                 files.setdefault(file.resolve(), file)
                 if axes:

@@ -34,6 +34,7 @@ from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import UsageError
+from imagepipe.regular_files import is_file
 from imagepipe.spec.load import Build
 from imagepipe.wiring.existing import Existing, Settled
 
@@ -136,7 +137,7 @@ def spec_files_of(stored: Mapping[str, Any]) -> list[Path]:
     found = []
     for name in stored["files"]:
         below = os.path.relpath(name, stored.get("folder", "/"))
-        here = next((each for each in (Path(name), Path.cwd() / below) if _is_file(each)), None)
+        here = next((each for each in (Path(name), Path.cwd() / below) if is_file(each)), None)
         if here is None:
             raise UsageError(
                 f"the spec {name} of the run was not found, and neither was {Path.cwd() / below}",
@@ -144,10 +145,6 @@ def spec_files_of(stored: Mapping[str, Any]) -> list[Path]:
             )
         found.append(here.resolve())
     return found
-
-
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113 - False, and no error, for the home folder of another user
 
 
 def _check(past: JournalState) -> None:

@@ -71,13 +71,14 @@ class Run:
         self.masker = Masker(secret for spec in self.loaded for secret in spec.secrets)
         self.junit: JUnitReport | None = None
         self._printers: list[Sink] = []
+        self._traces: list[Sink] = []
         self.is_lost = False
         """True if another process has taken over the run."""
 
     def execute(self, regions: Regions, region: str | None, given: Mapping[str, Any]) -> tuple[Outcome, list[Baked]]:
         """Build the graph and run it. `given` contains the values that `resume` needs to build it again."""
         with ExitStack() as stack:
-            self._printers = stack.enter_context(log_sinks(self.options.shown, self.options.log))
+            self._listen(stack)
             plan = self._plan(stack, regions, region)
             build_names = {key: str(value) for key, value in self.loaded[0].names["build"].items()}
             record = RunRecord(
@@ -94,7 +95,7 @@ class Run:
         Raises UsageError if the spec or its files have changed, or the run is in progress in another process.
         """
         with ExitStack() as stack:
-            self._printers = stack.enter_context(log_sinks(self.options.shown, self.options.log))
+            self._listen(stack)
             plan = self._plan(stack, regions, region)
             journal = Journal.reopen(self.store, self.id, self.clock)
             stack.callback(journal.close)
@@ -111,6 +112,17 @@ class Run:
                 what = f"run {self.id} cannot continue while it holds resources that must be created again"
                 raise UndoFailed(f"{what}: {', '.join(map(str, held))}", [each.error for each in held])
             return self._run(stack, plan, journal, regions, finished=found.finished), plan.baked
+
+    def _listen(self, stack: ExitStack) -> None:
+        """Open the log and the exporter of traces, before there is a run that could be left behind."""
+        self._printers = stack.enter_context(log_sinks(self.options.shown, self.options.log))
+        if self.options.otlp:
+            from imagepipe.report.otlp_live import live_traces  # an extra
+
+            traces = live_traces(
+                os.environ.get("TRACEPARENT", ""), lambda line: click.echo(line, file=self.options.log)
+            )
+            self._traces = [stack.enter_context(traces)]
 
     def _stop_if_lost(self, journal: Journal, regions: Regions) -> None:
         """Stop the run, without cleaning up, when another process takes it over."""
@@ -185,12 +197,9 @@ class Run:
         sinks: list[Sink] = [
             stack.enter_context(journal.event_sink()),
             *self._printers,
+            *self._traces,
             *self.sinks,
         ]
-        if self.options.otlp:
-            from imagepipe.report.otlp_live import live_traces  # an extra
-
-            sinks.append(stack.enter_context(live_traces(os.environ.get("TRACEPARENT", ""))))
         if self.options.junit:
             self.junit = JUnitReport(self.options.junit, [_suite(baked, plan.graph) for baked in plan.baked])
             if finished:

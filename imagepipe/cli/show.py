@@ -116,9 +116,11 @@ def next_command(past: JournalState) -> str | None:
     """Return the next command for the user; None if nothing is left to do."""
     if past.is_alive or (past.outcome == "succeeded" and not past.open_claims()):
         return None
-    if past.outcome is None:
+    if past.outcome is None and past.run.given:
         return (
             f"its process died: `imagepipe resume {past.run.id}` continues it,"
             f" `imagepipe clean {past.run.id}` deletes what it holds"
         )
+    if past.outcome is None and not past.open_claims():
+        return "its process died, and it holds nothing"
     return f"delete what it holds: imagepipe clean {past.run.id}" if past.open_claims() else None

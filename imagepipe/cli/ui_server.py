@@ -8,11 +8,13 @@ another site can neither read anything nor pretend to be us by DNS rebinding.
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.run_report import run_report
@@ -45,6 +47,12 @@ class UiServer(ThreadingHTTPServer):
         self.clock = SystemClock()
         self.is_over = False
         self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+        self.cookie = f"{COOKIE}-{self.server_port}"  # browsers send a cookie to every port of a host
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Stay silent about a browser that has gone between two requests; the log shows any other error."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
@@ -64,6 +72,13 @@ class _Refused(Exception):
         self.code, self.title, self.text = code, title, text
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise _Refused(400, "This is no address", str(error)) from error
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: UiServer
     server_version = "imagepipe"
@@ -72,22 +87,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         try:
-            self._answer()
-        except _Refused as refused:
-            self._send(site.message_page(refused.title, refused.text), code=refused.code)
+            try:
+                self._answer()
+            except _Refused as refused:
+                self._send(site.message_page(refused.title, refused.text), code=refused.code)
+            except ImagepipeError as error:
+                code = 404 if isinstance(error, UsageError) else 500
+                self._send(site.message_page("This cannot be shown", str(error)), code=code)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the browser has gone
-        except ImagepipeError as error:
-            code = 404 if isinstance(error, UsageError) else 500
-            self._send(site.message_page("This cannot be shown", str(error)), code=code)
 
     def _answer(self) -> None:
         if self.headers.get("Host", "") not in self.server.hosts:
             raise _Refused(421, "Not this server", "The Host header is not one of imagepipe ui.")
         origin = self.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc not in self.server.hosts:
+        if origin is not None and _split(origin).netloc not in self.server.hosts:
             raise _Refused(403, "Not for other pages", "Another page asked for this.")
-        url = urlsplit(self.path)
+        url = _split(self.path)
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         if "token" in query:
             self._log_in(query["token"])
@@ -120,13 +136,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._check_token(token)
         self.send_response(303)
         self.send_header("Location", "/")
-        self.send_header("Set-Cookie", f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict")
+        self.send_header("Set-Cookie", f"{self.server.cookie}={token}; Path=/; HttpOnly; SameSite=Strict")
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def _check_cookie(self) -> None:
         try:
-            found = SimpleCookie(self.headers.get("Cookie", "")).get(COOKIE)
+            found = SimpleCookie(self.headers.get("Cookie", "")).get(self.server.cookie)
         except CookieError:
             found = None
         self._check_token(found.value if found else "")

@@ -17,7 +17,9 @@ def ssh_command(endpoint: Endpoint, known_hosts: Path) -> list[str]:
 
 def ssh_options(endpoint: Endpoint, known_hosts: Path) -> list[str]:
     """Return the options of `ssh` that verify the host key and go through the bastion."""
-    words = ["-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={known_hosts}"]
+    # OpenSSH splits the value at spaces, and expands `%h` and others in it.
+    quoted = str(known_hosts).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+    words = ["-o", "IdentitiesOnly=yes", "-o", f'UserKnownHostsFile="{quoted}"']
     if endpoint.via:
         # Not -J: it would use the machine's key (-i) to log in to the bastion as well.
         words += ["-o", f"ProxyCommand={shlex.join([*ssh_command(endpoint.via, known_hosts), '-W', '%h:%p'])}"]

@@ -308,15 +308,16 @@ def _declare(template: Template, name: str, block: Block, given: Attribute | Non
             evaluator.listing.add(validation.at, what, "list the values in `allowed`, or check them in a step")
         else:
             allowed = found
+    is_secret = secret is not None and isinstance(secret.value, Literal) and secret.value.value is True
     _add(
         template,
         name,
         Variable(
             safe_name(name),
-            value,
+            _without_secret(name, value, default.at, evaluator) if is_secret and default is not None else value,
             to_string(described.value.value) if described and isinstance(described.value, Literal) else "",
             env,
-            secret is not None and isinstance(secret.value, Literal) and secret.value.value is True,
+            is_secret,
             allowed,
         ),
     )
@@ -434,7 +435,17 @@ def _declare_one(template: Template, name: str, item: Expression, is_secret: boo
     elif is_deferred(value) or (isinstance(value, str) and any(digit in value for digit in TIME_DIGITS)):
         template.names.variables[name] = value  # made of other variables or of the build's time
     else:
+        value = _without_secret(name, value, item.at, evaluator) if is_secret else value
         _add(template, name, Variable(safe_name(name), value, env=env, sensitive=is_secret))
+
+
+def _without_secret(name: str, value: Value, at: Place, evaluator: Evaluator) -> Value:
+    """Return the default of a sensitive variable: none, unless it is empty. A secret may not be written into a spec."""
+    if value is UNSET or value in ("", None):
+        return value
+    what = f"the value of the sensitive variable `{name}`"
+    evaluator.listing.add(at, what, f"set IMAGEPIPE_VAR_{safe_name(name)} in the environment of the build")
+    return UNSET
 
 
 def _expanded_name(name: str, at: Place, evaluator: Evaluator) -> str:

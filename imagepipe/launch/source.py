@@ -9,7 +9,7 @@ from typing import assert_never
 from imagepipe import render
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import ImageFilter, OwnImage, SourceImage, late_names
-from imagepipe.cloud.tags import COMMIT, FINGERPRINT, SOURCE
+from imagepipe.cloud.tags import COMMIT, FINGERPRINT, RUN, SOURCE
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Text
@@ -269,7 +269,9 @@ class CheckNames(Stage[Mapping[str, ImageText]]):
     def _checked(self, ctx: Context, region: str, text: ImageText) -> ImageText:
         """Return the text for a region. Raises CloudError if its name is taken and cannot be taken over."""
         name = text.name
-        taken = self.ec2[region].images.own_named(name)
+        named = self.ec2[region].images.own_named(name)
+        # An image of this run was made just before the process died: the capture finds it again.
+        taken = [image for image in named if image.tags.get(RUN) != ctx.run_id]
         if taken and not self.replaces:
             raise CloudError(
                 f"name '{name}' is taken by {taken[0].id} in {region}",

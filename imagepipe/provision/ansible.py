@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,12 +13,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from imagepipe import render
 from imagepipe.communicator.openssh import host_key_lines, ssh_options
-from imagepipe.communicator.ssh import Result
+from imagepipe.communicator.ssh import Disconnected, Result, Watch
 from imagepipe.deletion import delete_tree
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
@@ -32,6 +33,12 @@ INSTALL = "install ansible-core (pipx install ansible-core), or set run: machine
 PLAIN = {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_NOCOWS": "1", "PYTHONUNBUFFERED": "1"}
 LONGEST_FOLDER = 60
 """Longest path of a folder in which OpenSSH can make a socket; the socket's path has at most 104 bytes (macOS)."""
+NO_HOSTS = "skipping: no hosts matched"
+RECAP = re.compile(r"machine\s*: ok=")
+"""The machine's line at the end of the output, if a play was for it."""
+UNREACHABLE = 4
+"""Exit code of Ansible when a machine could not be reached."""
+UNREACHABLE_LINE = "UNREACHABLE!"
 CLEANING_SECONDS = 30
 """Time to delete the files on the machine, also after a playbook that was not done in time."""
 
@@ -60,14 +67,16 @@ class RunPlaybook(Step):
     def _here(self, at: Attempt) -> Result:
         """Run it on this computer. SSH connects with the key of the run, and accepts the host key of `at` alone."""
         program = ansible_playbook()
-        playbook = self.folder / self.playbook
+        # Not resolve(): Ansible looks for roles beside the name of a playbook, even if that is a link.
+        playbook = Path(os.path.abspath(self.folder / self.playbook))  # noqa: PTH100
         endpoint = at.connection.endpoint
+        told: list[str] = []
         with _private_folder() as folder:
             known_hosts = folder / "known_hosts"
             lines = host_key_lines(at.connection.verified_endpoint())
             known_hosts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             inventory = self._inventory(_host(endpoint, known_hosts))
-            command = [program, *self._words(folder, inventory, at), str(playbook.resolve())]
+            command = [program, *self._words(folder, inventory, at), str(playbook)]
             control = ["-o", f"ControlPath={folder}/c"]
             env = {
                 **os.environ,
@@ -80,27 +89,50 @@ class RunPlaybook(Step):
                 **self.env(at.names),
             }
             try:
-                return run_here(command, at.watch, env=env, cwd=playbook.resolve().parent)
+                result = run_here(command, self._listening(at, told), env=env, cwd=playbook.parent)
             except OSError as error:
                 raise ImagepipeError(f"starting {program}: {error.strerror or error}", hint=INSTALL) from error
             finally:
                 _close_master(control, endpoint)
+        if result.code == UNREACHABLE and any(UNREACHABLE_LINE in line for line in told):
+            raise Disconnected("Ansible could not reach the machine any more")
+        return self._checked(result, told)
+
+    def _listening(self, at: Attempt, told: list[str]) -> Watch:
+        """Return the watch of an attempt that also notes the lines that say whether the playbook did anything."""
+
+        def on_line(stream: Literal["out", "err"], text: str) -> None:
+            if NO_HOSTS in text or UNREACHABLE_LINE in text or RECAP.match(text):
+                told.append(text)
+            at.watch.on_line(stream, text)
+
+        return replace(at.watch, on_line=on_line)
+
+    def _checked(self, result: Result, told: list[str]) -> Result:
+        """Return the result. Raises ImagepipeError if no play was for the machine, which is a success for Ansible."""
+        is_idle = any(NO_HOSTS in line for line in told) and not any(RECAP.match(line) for line in told)
+        if result.code in self.options.exit_codes and is_idle:
+            raise ImagepipeError(
+                f"the playbook {self.playbook} did nothing: no play has hosts that match the machine",
+                hint="write `hosts: all`, or name the group of a play in `groups`",
+            )
+        return result
 
     def _on_machine(self, ctx: Context, at: Attempt) -> Result:
         """Upload the files into a new folder of the machine, run ansible-playbook there, and delete the folder."""
-        machine = StepMachine(self, ctx, at)
+        machine, told = StepMachine(self, ctx, at), list[str]()
         target = machine.read("mktemp -d /tmp/imagepipe-ansible-XXXXXXXX").strip()
         try:
             with _private_folder() as folder:
                 words = self._words(folder, self._inventory({"ansible_connection": "local"}), at, at_machine=target)
                 for name in self.names:
-                    machine.upload(self.folder / name, f"{target}/{PurePosixPath(name)}")
+                    machine.upload(self.folder / name, f"{target}/{_below(name, Path(self.playbook).parent)}")
                 for made in folder.iterdir():
                     machine.upload(made, f"{target}/{made.name}", mode="0600")
-            playbook = PurePosixPath(target, self.playbook)
-            script = f"cd {shlex.quote(str(playbook.parent))}\n{PROGRAM} {shlex.join([*words, playbook.name])}\n"
+            script = f"cd {shlex.quote(target)}\n{PROGRAM} {shlex.join([*words, Path(self.playbook).name])}\n"
             env = {**PLAIN, "ANSIBLE_HOME": f"{target}/.ansible", "LC_ALL": "C.UTF-8", **self.env(at.names)}
-            return Result(machine.run(script, env=env))
+            listening = StepMachine(self, ctx, replace(at, watch=self._listening(at, told)))
+            return self._checked(Result(listening.run(script, env=env)), told)
         finally:
             later = replace(at, watch=replace(at.watch, deadline=ctx.deadline(CLEANING_SECONDS)))
             # -xdev: a playbook may have mounted something there
@@ -121,6 +153,11 @@ class RunPlaybook(Step):
         words = ["--inventory", f"{place}/inventory.json", "--extra-vars", f"@{place}/extra-vars.json"]
         words += ["--become"] if self.options.sudo and at_machine is None else []
         return [*words, *(render.render_late(arg, at.names) for arg in self.args)]
+
+
+def _below(name: str, folder: Path) -> str:
+    """Return the path of a file relative to the playbook's folder, which all of its files are below."""
+    return Path(os.path.relpath(name, folder)).as_posix()
 
 
 def ansible_playbook() -> str:

@@ -12,7 +12,7 @@ from imagepipe.communicator.ssh import Result, Watch
 from imagepipe.communicator.streams import OnLine
 from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
 from imagepipe.engine.stage import Context
-from imagepipe.errors import ImagepipeError
+from imagepipe.errors import CommandFailed, ImagepipeError
 from imagepipe.provision.step import TAIL_LINES, Attempt, Step
 from imagepipe.step_kinds import installed_kinds
 
@@ -42,9 +42,11 @@ class RunCustom(Step):
         except ImagepipeError:
             raise
         except Exception as error:
-            raise ImagepipeError(
+            raise CommandFailed(
                 f"step kind '{self.kind}' of the package {installed.package} {installed.version} failed: "
                 f"{type(error).__name__}: {error}",
+                code=None,
+                tail="",
                 hint="IMAGEPIPE_DEBUG=1 prints where",
             ) from error
         return Result(self.options.exit_codes[0])

@@ -8,7 +8,8 @@ good image exists at every moment: whatever fails in between, the new image rema
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -43,32 +44,46 @@ class ReplaceImage(Stage[Image]):
         name = ctx[self.wanted][self.ec2.region].name
         if baked.name == name:  # the name was free in this region
             return baked
-        described = images.describe_many([baked.id])[baked.id]
-        # EC2 does not list the snapshots of a deregistered image, so the claim records them first.
-        left = {s for image in images.own_named(name) for s in image.snapshots} | set(baked.snapshots)
-        details = {"left": ",".join(sorted(left))}
+        named = images.own_named(name)
+        mine = next((image.id for image in named if image.tags.get(tags.RUN) == self.run_tags.run), None)
+        old = [image for image in named if image.id != mine]
+        # EC2 does not list the snapshots and the bundle of a deregistered image, so the claim records them first.
+        details = {
+            "left": ",".join(sorted({s for image in old for s in image.snapshots} | set(baked.snapshots))),
+            "bundles": json.dumps({image.bundle: image.id for image in old if image.bundle}),
+        }
         claim = ctx.intend("image", self.ec2.region, lifetime=Lifetime.PRODUCT, details=details)
-        new_id = claim.id or ctx.found_again(claim, images.first_of_token)
-        old = [image for image in images.own_named(name) if image.id != new_id]
-        # Tag the new image as kept from the start: it uses the snapshots of the baked image, which is already kept.
-        own = {k: v for k, v in tags.mapping(described.get("Tags")).items() if not k.startswith("imagepipe:")}
-        own |= tags.of_bake(tags.mapping(described.get("Tags")))
-        label = {**self.run_tags.product(claim.token, ImageText(name, "", own)), tags.STATE: tags.KEPT}
-        if own.get("Name") == baked.name:
-            label["Name"] = name
-        for image in old:
-            ctx.say(f"deregistering {image.id}, which has the name '{name}'")
-            images.deregister(image.id)
-        new = tags.ImageRequest(name, described.get("Description", ""), claim.token, label)
-        new_id = new_id or self._register_under(new, described, baked)
+        # `mine` without an open claim: a process died between the end of its claim and its output.
+        new_id = claim.id or ctx.found_again(claim, images.first_of_token) or mine
+        if new_id is None:
+            new_id = self._take_over(ctx, name, baked, old, claim.token)
         ctx.bind(claim, new_id)
         seen = self.ec2.await_image(new_id, deadline=ctx.deadline(COPY_SECONDS), cancel=ctx.cancel)
         final = Image(new_id, self.ec2.region, name, snapshots_of(seen), bundle=bundle_of(seen))
         if self.audience:
             images.share(new_id, final.snapshots, self.audience)
-        ctx.journal.keep(claim)
-        self._retire(ctx, baked, final, old, {snapshot for snapshot in claim.details["left"].split(",") if snapshot})
+        self._retire(ctx, baked, final, claim.details)
+        ctx.journal.keep(
+            claim
+        )  # last: a process that dies before goes on with this claim, and with what it has to delete
         return final
+
+    def _take_over(self, ctx: Context, name: str, baked: Image, old: Sequence[OwnImage], token: str) -> str:
+        """Deregister the old images, register the new one under their name, and return its id."""
+        images = self.ec2.images
+        described = images.describe_many([baked.id])[baked.id]
+        # Tag the new image as kept from the start: it uses the snapshots of the baked image, which is already kept.
+        own = {k: v for k, v in tags.mapping(described.get("Tags")).items() if not k.startswith("imagepipe:")}
+        own |= tags.of_bake(tags.mapping(described.get("Tags")))
+        label = {**self.run_tags.product(token, ImageText(name, "", own)), tags.STATE: tags.KEPT}
+        if own.get("Name") == baked.name:
+            label["Name"] = name
+        for image in old:
+            ctx.say(f"deregistering {image.id}, which has the name '{name}'")
+            images.deregister(image.id)
+        return self._register_under(
+            tags.ImageRequest(name, described.get("Description", ""), token, label), described, baked
+        )
 
     def _register_under(self, new: tags.ImageRequest, described: Mapping[str, Any], baked: Image) -> str:
         """Register the new image again under its name. Raises CloudError with the temporary name of the new image."""
@@ -81,15 +96,15 @@ class ReplaceImage(Stage[Image]):
                 hint=f"register it as '{new.name}' by hand, or build again",
             ) from error
 
-    def _retire(self, ctx: Context, baked: Image, final: Image, old: list[OwnImage], left: set[str]) -> None:
-        """Retire the old image. Failures are only logged, because the new image is good."""
+    def _retire(self, ctx: Context, baked: Image, final: Image, details: Mapping[str, str]) -> None:
+        """Delete what is left of the old images. Failures are only logged, because the new image is good."""
         _try(ctx, f"deregistering {baked.id}", lambda: self.ec2.images.deregister(baked.id))
+        left = {snapshot for snapshot in details["left"].split(",") if snapshot}
         for snapshot in sorted(left - set(final.snapshots)):
             _try(ctx, f"deleting {snapshot}", lambda snapshot=snapshot: self.ec2.snapshots.delete(snapshot))  # type: ignore[misc]
-        for image in old:
-            if image.bundle and image.bundle != final.bundle:
-                delete = partial(self._delete_bundle, image.bundle, image.id)
-                _try(ctx, f"deleting {image.bundle}", delete)
+        for bundle, image in json.loads(details.get("bundles", "{}")).items():
+            if bundle != final.bundle:
+                _try(ctx, f"deleting {bundle}", partial(self._delete_bundle, bundle, image))
 
     def _delete_bundle(self, location: str, image: str) -> None:
         """Delete the bundle of an old image.

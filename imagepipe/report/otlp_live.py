@@ -8,21 +8,23 @@ and others: opentelemetry.io/docs/specs/otel/configuration/sdk-environment-varia
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Span, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace import ReadableSpan, Span, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
 from opentelemetry.trace.status import Status, StatusCode
 
 from imagepipe import __version__
 from imagepipe.engine import events as ev
+from imagepipe.errors import UsageError
 from imagepipe.report.otlp import (
     CONVENTIONS,
     TRACEPARENT,
@@ -48,7 +50,10 @@ class LiveTraces:
         """`traceparent` is the span that the run belongs to, if there is one."""
         self._ids = _Ids()
         resource = Resource.create({"service.name": "imagepipe", "service.version": __version__})
-        self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
+        # Every span, whatever OTEL_TRACES_SAMPLER says: a build is one trace, and `--otlp` asks for it.
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON, resource=resource, id_generator=self._ids, shutdown_on_exit=False
+        )
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("imagepipe", __version__, CONVENTIONS)
         self._parent = TRACEPARENT.fullmatch(traceparent)
@@ -73,13 +78,14 @@ class LiveTraces:
             case ev.RunFinished():
                 self._end_run(event)
 
-    def close(self) -> None:
-        """End the spans of a run that did not end, and send everything that was not sent yet."""
+    def close(self) -> bool:
+        """End the spans of a run that did not end, and send what was not sent yet; return whether there was time."""
         for span in (*self._open.values(), *((self._run,) if self._run is not None else ())):
             span.set_status(Status(StatusCode.ERROR, "the run stopped"))
             span.end()
-        self._provider.force_flush(FLUSH_SECONDS * 1000)
+        is_flushed = self._provider.force_flush(FLUSH_SECONDS * 1000)
         self._provider.shutdown()
+        return is_flushed
 
     def _start_run(self, event: ev.RunStarted) -> None:
         self._ids.trace, self._ids.span = trace_id(event.run), span_id(event.run)
@@ -139,15 +145,50 @@ class _Ids(IdGenerator):
         return int(self.span, 16)
 
 
+class _Counting(SpanExporter):
+    """An exporter that counts the batches that did not arrive."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self.lost = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            result = self._exporter.export(spans)
+        except Exception:  # such as an address that is no address
+            self.lost += len(spans)
+            raise
+        self.lost += len(spans) * (result is not SpanExportResult.SUCCESS)
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
 @contextmanager
-def live_traces(traceparent: str) -> Iterator[LiveTraces]:
-    """Send spans to the collector that the environment names; one that does not answer delays nothing but the end."""
+def live_traces(traceparent: str, say: Callable[[str], None]) -> Iterator[LiveTraces]:
+    """Send spans to the collector that the environment names; one that does not answer delays nothing but the end.
+
+    Says how many spans did not arrive. Raises UsageError for an environment that the SDK refuses.
+    """
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it would print a traceback for each failed attempt
-    traces = LiveTraces(OTLPSpanExporter(), traceparent)
+    try:
+        exporter = _Counting(OTLPSpanExporter())
+        traces = LiveTraces(exporter, traceparent)
+    except ValueError as error:
+        raise UsageError(
+            f"--otlp: the OTEL_ variables of the environment: {error}", hint="unset the variable"
+        ) from error
     try:
         yield traces
     finally:
-        traces.close()
+        is_flushed = traces.close()
+        if exporter.lost or not is_flushed:
+            count = f"{exporter.lost} spans" if exporter.lost else "spans"
+            say(f"note: {count} did not reach the OpenTelemetry collector: check OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 def _present(attributes: Mapping[str, str]) -> dict[str, str]:

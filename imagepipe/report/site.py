@@ -26,7 +26,7 @@ for (const bar of document.querySelectorAll("[data-changes]")) {
     frame.onload = () => frame.contentWindow.scrollTo(0, place);
     frame.contentWindow.location.reload();
   });
-  source.addEventListener("end", () => { source.close(); bar.textContent = "ended"; });
+  source.addEventListener("end", () => { source.close(); location.reload(); });
   source.onerror = () => { bar.textContent = "not connected: is imagepipe ui still running?"; };
 }
 """

@@ -83,7 +83,8 @@ def _superfluous(bake: Bake, newer: Sequence[Bake], rules: Rules) -> tuple[datet
 
 def _last_regions(bake: Bake, newer: Sequence[Bake], rules: Rules) -> list[str]:
     """Return the regions of the spec in which no newer usable image exists."""
-    usable = {image.region for each in newer for image in each.images if image.state == "available"}
+    images = [image for each in newer for image in each.images]
+    usable = {image.region for image in images if image.state == "available" and image.is_kept}
     return [region for region in bake.regions if region in rules.regions and region not in usable]
 
 

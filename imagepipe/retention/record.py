@@ -59,8 +59,11 @@ class RetirementRecord:
         try:
             with self._lock:
                 self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(text + "\n")
+                with self._path.open("ab+") as file:
+                    end = file.seek(0, os.SEEK_END)
+                    # A line that a dead process or a full disk has cut is ended first, or this one would be part of it.
+                    is_cut = end > 0 and os.pread(file.fileno(), 1, end - 1) != b"\n"
+                    file.write(b"\n" * is_cut + text.encode() + b"\n")
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagepipe.regular_files import missing
+from imagepipe.regular_files import is_file, missing
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.ec2_rules import Finding
 from imagepipe.spec.find import named_file
@@ -98,7 +98,7 @@ def _files(output: InstanceStoreOutput, folder: Path) -> Iterator[Finding]:
             message = f"{given} needs {other}: set both, or neither to use a pair that imagepipe creates"
             yield ("output", given), message
     for path, file in bundle_files(output).items():
-        if not (place := named_file(folder, file)).is_file():
+        if not is_file(place := named_file(folder, file)):
             yield path, missing(place, file)
 
 

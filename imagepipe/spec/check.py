@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagepipe.errors import Problem
 from imagepipe.partitions import partition
-from imagepipe.regular_files import missing
+from imagepipe.regular_files import is_file, missing
 from imagepipe.spec.base import CommonOptions
 from imagepipe.spec.bundle_rules import bundle_findings, bundle_warnings
 from imagepipe.spec.document import Document, KeyPath
@@ -99,9 +99,9 @@ def _launch(spec: Spec, folder: Path) -> Iterator[Finding]:
         yield ("launch", "ssh", "key_pair"), "key_pair also needs private_key, the path of its private key"
     if ssh.private_key and not ssh.key_pair:
         yield ("launch", "ssh", "private_key"), "private_key needs key_pair, the key pair's name in EC2"
-    if ssh.private_key and not (key := named_file(folder, ssh.private_key)).is_file():
+    if ssh.private_key and not is_file(key := named_file(folder, ssh.private_key)):
         yield ("launch", "ssh", "private_key"), missing(key, ssh.private_key)
-    if ssh.bastion and not (key := named_file(folder, ssh.bastion.private_key)).is_file():
+    if ssh.bastion and not is_file(key := named_file(folder, ssh.bastion.private_key)):
         yield ("launch", "ssh", "bastion", "private_key"), missing(key, ssh.bastion.private_key)
     if ssh.bastion and not launch.security_groups and "allow_from" not in ssh.model_fields_set:
         message = "the instance sees the bastion's address, not this computer's: set allow_from or security_groups"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagepipe.errors import Problem, SpecError
-from imagepipe.regular_files import broken_link, read_text
+from imagepipe.regular_files import broken_link, is_dir, is_file, read_text
 from imagepipe.spec.explain import nearest
 
 SUFFIXES = (".yaml", ".yml")
@@ -45,7 +45,7 @@ def spec_files(words: Sequence[str], *, folder: Path) -> list[Path]:
 
 def _files_of(word: str, folder: Path) -> list[Path]:
     path = folder / word
-    if path.is_dir():
+    if is_dir(path):
         return [
             _shown(p, folder)
             for p in sorted(path.rglob("*"))
@@ -56,7 +56,7 @@ def _files_of(word: str, folder: Path) -> list[Path]:
         specs = folder / "specs" / word
         candidates += [specs, *(specs.with_name(specs.name + suffix) for suffix in SUFFIXES)]
     for candidate in candidates:
-        if candidate.is_file():
+        if is_file(candidate):
             return [_shown(candidate, folder)]
     return []
 
@@ -77,7 +77,7 @@ def _not_found(word: str, folder: Path, *, named: bool) -> Problem:
             "no specs/ folder with YAML files was found here",
             hint="name a spec, or change to your project's folder",
         )
-    if (folder / word).is_dir():
+    if is_dir(folder / word):
         return Problem(word, 0, 0, "this folder has no YAML files")
     if link := broken_link(folder / word, word):
         return Problem(word, 0, 0, link)
@@ -135,7 +135,7 @@ def named_file(folder: Path, given: str) -> Path:
 def provisioner_folder(name: str, folder: Path) -> Path | None:
     """Find a provisioner in `provisioners/` of the folder or a parent, beside the folder, or among the shipped ones."""
     for root in _roots(folder):
-        if (root / name / "provisioner.yaml").is_file():
+        if is_file(root / name / "provisioner.yaml"):
             return root / name
     return None
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagepipe.errors import Problem, SpecError
+from imagepipe.masking import Masker
 from imagepipe.spec import document as yaml_document
 from imagepipe.spec.check import check_spec, check_together
 from imagepipe.spec.document import Document, KeyPath
@@ -265,7 +266,12 @@ def _load_document(loaded: LoadedSpec, given: Given, build: Build | None, *, hid
         for n in declared
         if n not in scope.used and f"variables.{n}" not in reported
     ]
-    loaded.problems = list(dict.fromkeys(loaded.problems))  # a provisioner that is used twice repeats its problems
+    mask = Masker(loaded.secrets).mask
+    masked = [
+        replace(each, message=mask(each.message), hint=mask(each.hint) if each.hint else None)
+        for each in loaded.problems
+    ]
+    loaded.problems = list(dict.fromkeys(masked))  # a provisioner that is used twice repeats its problems
     if any(p.severity == "error" for p in loaded.problems):
         loaded.spec = None
 

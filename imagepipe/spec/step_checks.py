@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import assert_never
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from imagepipe import render
 from imagepipe.errors import Problem
-from imagepipe.regular_files import broken_link, read_text, special_files
+from imagepipe.regular_files import broken_link, exists, is_dir, is_file, read_text, special_files
 from imagepipe.spec.document import Document, KeyPath, Mark
 from imagepipe.spec.explain import LATE_HERE, did_you_mean, explain, nearest
 from imagepipe.spec.find import SUFFIXES
@@ -31,6 +32,9 @@ from imagepipe.spec.step_models import (
 )
 from imagepipe.step_kinds import StepKindError, installed_kinds
 
+GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+RESERVED_GROUPS = {"all", "ungrouped", "machine"}
+"""Names of the inventory that are taken."""
 Report = Callable[..., None]
 """Adds a problem: path, message and hint."""
 
@@ -71,7 +75,7 @@ def check_step(
 
 def _check_file(file: FileCopy, folder: Path, report: Report) -> None:
     source = folder / file.src
-    if not source.exists():
+    if not exists(source):
         report(("file", "src"), *_missing(file.src, folder))
     elif file.src.endswith("/") and not source.is_dir():
         report(("file", "src"), f"{file.src} is a file, not a folder: remove the slash at its end")
@@ -96,7 +100,7 @@ def _special_file(source: Path, folder: Path) -> str | None:
 def _check_shell(shell: ShellScript, folder: Path, report: Report) -> None:
     if (shell.inline is None) == (shell.script is None):
         report(("shell",), "exactly one of inline and script is needed")
-    elif shell.script is not None and not (folder / shell.script).is_file():
+    elif shell.script is not None and not is_file(folder / shell.script):
         report(("shell", "script"), *_missing(shell.script, folder))
     elif shell.script is not None and (problem := script_problem(shell, folder / shell.script)):
         report(("shell", "script"), *problem)
@@ -106,13 +110,18 @@ def _check_shell(shell: ShellScript, folder: Path, report: Report) -> None:
 
 def _check_ansible(ansible: Ansible, folder: Path, report: Report) -> None:
     playbook = folder / ansible.playbook
-    if not playbook.is_file():
+    if not is_file(playbook):
         report(("ansible", "playbook"), *_missing(ansible.playbook, folder))
         return
+    for index, group in enumerate(ansible.groups):
+        if group in RESERVED_GROUPS or not GROUP.fullmatch(group):
+            taken = group in RESERVED_GROUPS
+            why = "Ansible has one of this name" if taken else "write letters, digits, _ and -, and begin with a letter"
+            report(("ansible", "groups", index), f"'{group}' cannot be a group of the inventory: {why}")
     for index, name in enumerate(ansible.files):
         path = playbook.parent / name
         at = ("ansible", "files", index)
-        if not path.exists():
+        if not exists(path):
             report(at, *_missing(name, playbook.parent))
         elif not path.resolve().is_relative_to(playbook.parent.resolve()):
             report(at, f"{name} is not below the playbook's folder, {playbook.parent}")
@@ -140,7 +149,7 @@ def _check_custom(
     try:
         loaded, given = installed.read(step.given)
         files = loaded.files(given)
-        more = [_missing(name, folder) for name in files if not (folder / name).exists()]
+        more = [_missing(name, folder) for name in files if not exists(folder / name)]
         more += [(text, None) for text in loaded.check(given, folder)]
         return problems + [document.problem(path, message, hint=hint) for message, hint in more]
     except ValidationError as error:
@@ -155,11 +164,11 @@ def _check_custom(
 
 def _missing(name: str, folder: Path) -> tuple[str, str | None]:
     place = folder / name
-    if place.exists():
+    if exists(place):
         return f"{name} is not a regular file", None
     if link := broken_link(place, name):
         return link, None
-    if not place.parent.is_dir():
+    if not is_dir(place.parent):
         return f"folder {Path(name).parent} does not exist", "paths are relative to the file that names them"
     return f"file {name} does not exist", _meant(name, folder) or "paths are relative to the file that names them"
 
@@ -168,11 +177,11 @@ def _meant(name: str, folder: Path) -> str | None:
     """Return the hint for a file that is probably meant: one of this name in another folder, or of a similar name."""
     place = folder / name
     for each in (place.parent, *(path for path in _entries(folder) if path.is_dir())):
-        if (each / place.name).is_file():
+        if is_file(each / place.name):
             return f"did you mean {os.path.relpath(each / place.name, folder)}?"
     is_spec = Path(name).suffix in SUFFIXES
     beside = [path.name for path in _entries(place.parent) if is_spec or path.suffix not in SUFFIXES]
-    meant = nearest(place.name, [each for each in beside if (place.parent / each).exists()], cutoff=0.7)
+    meant = nearest(place.name, [each for each in beside if exists(place.parent / each)], cutoff=0.7)
     return f"did you mean {Path(name).parent / meant}?" if meant else None
 
 
@@ -186,7 +195,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _check_template(step: TemplateStep, document: Document, at: KeyPath, folder: Path, scope: Scope) -> list[Problem]:
     source = folder / step.template.src
-    if not source.is_file():
+    if not is_file(source):
         missing, meant = _missing(step.template.src, folder)
         return [document.problem((*at, "template", "src"), missing, hint=meant)]
     try:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -115,7 +115,10 @@ class BucketStore:
         check_free(self._bucket, run)
 
     def changed(self, run: str) -> datetime:
-        return max(modified for _, modified in self._bucket.listed(f"runs/{run}/"))
+        # A run whose objects were deleted by hand may still be in the index.
+        return max(
+            (modified for _, modified in self._bucket.listed(f"runs/{run}/")), default=datetime.fromtimestamp(0, UTC)
+        )
 
     def events(self, run: str) -> Iterator[ev.AnyEvent]:
         return self.event_reader(run).new()

@@ -42,7 +42,7 @@ def test_a_project_gets_the_commands_for_its_specs(project: Path) -> None:
 def test_a_run_that_did_not_succeed_and_holds_resources_is_named(tmp_path: Path, lines: int, held: int) -> None:
     folder = tmp_path / "imagepipe/runs/7f3a91c2"
     folder.parent.mkdir(parents=True)
-    journal = create(folder, RunRecord("7f3a91c2", "", (), {}, {}), Stopped())
+    journal = create(folder, RunRecord("7f3a91c2", "", (), {}, {}, {"files": []}), Stopped())
     first = journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="web/launch")
     steps: list[Callable[[], object]] = [
         lambda: journal.bind(first, "i-1"),
@@ -66,6 +66,22 @@ def test_a_journal_that_is_cut_or_nonsense_hides_no_answer(tmp_path: Path) -> No
         run.mkdir(parents=True)
         (run / "journal.jsonl").write_bytes(content)
     assert "imagepipe runs" in next_steps(tmp_path, {"XDG_STATE_HOME": str(tmp_path)})
+
+
+def test_a_broken_link_among_the_runs_hides_no_other(project: Path) -> None:
+    runs = project / "imagepipe/runs"
+    (runs / "7f3a91c2").mkdir(parents=True)
+    (runs / "broken").symlink_to("nowhere")
+    assert "imagepipe runs" in next_steps(project, {"XDG_STATE_HOME": str(project)})
+
+
+def test_a_dead_launch_is_cleaned_and_not_resumed(tmp_path: Path) -> None:
+    journal = create(tmp_path / "imagepipe/runs/7f3a91c2", RunRecord("7f3a91c2", "", (), {}, {}), Stopped())
+    journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
+    journal.close()
+    text = next_steps(tmp_path, {"XDG_STATE_HOME": str(tmp_path)})
+    assert "imagepipe clean 7f3a91c2" in text
+    assert "imagepipe resume" not in text
 
 
 def test_a_packer_template_gets_convert(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a failed run that could not delete an instance."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     folder = tmp_path / "imagepipe" / "runs" / "7f3a91c2"
-    journal = run_folders.create(folder, RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", ("web",), {}, {}), SystemClock())
+    record = RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", ("web",), {}, {}, {"files": ["specs/web.yaml"]})
+    journal = run_folders.create(folder, record, SystemClock())
     journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     journal.note("finished", outcome="failed", held=[])
     journal.close()
@@ -124,3 +125,14 @@ def test_a_run_is_shown_as_traces_for_opentelemetry(folder: Path) -> None:
     spans = json.loads(result.stdout)["resourceSpans"][0]["scopeSpans"][0]["spans"]
     assert spans[0]["name"] == "BUILD web, base"
     assert len(spans) > 1
+
+
+def test_an_instance_whose_launch_died_cannot_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folder = tmp_path / "imagepipe" / "runs" / "7f3a91c2"
+    journal = run_folders.create(folder, RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", (), {}, {}), SystemClock())
+    journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch")
+    journal.close()
+    output = CliRunner().invoke(show, ["7f3a91c2"]).output
+    assert "imagepipe clean 7f3a91c2" in output
+    assert "resume" not in output

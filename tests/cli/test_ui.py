@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -64,7 +66,7 @@ def server(store: FileStore) -> Iterator[UiServer]:
 def _get(server: UiServer, path: str, **headers: str) -> tuple[int, str, http.client.HTTPResponse]:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=300)
     try:
-        connection.request("GET", path, headers={"Cookie": f"imagepipe={TOKEN}", **headers})
+        connection.request("GET", path, headers={"Cookie": f"{server.cookie}={TOKEN}", **headers})
         with connection.getresponse() as answer:
             return answer.status, answer.read().decode(), answer
     finally:
@@ -75,7 +77,7 @@ def test_the_token_in_the_address_becomes_a_cookie_that_no_script_and_no_other_s
     code, _, answer = _get(server, f"/?token={TOKEN}", Cookie="")
     assert code == 303
     assert answer.headers["Location"] == "/"
-    assert answer.headers["Set-Cookie"] == f"imagepipe={TOKEN}; Path=/; HttpOnly; SameSite=Strict"
+    assert answer.headers["Set-Cookie"] == f"{server.cookie}={TOKEN}; Path=/; HttpOnly; SameSite=Strict"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_a_journal_that_cannot_be_read_is_named_beside_the_others(server: UiServ
 
 def test_only_reading_is_possible(server: UiServer) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=300)
-    connection.request("POST", "/", headers={"Cookie": f"imagepipe={TOKEN}"})
+    connection.request("POST", "/", headers={"Cookie": f"{server.cookie}={TOKEN}"})
     with connection.getresponse() as answer:
         assert answer.status == 501
     connection.close()
@@ -165,7 +167,7 @@ def test_a_run_in_progress_tells_the_browser_of_news_and_of_its_end(server: UiSe
     assert "/runs/ccccccc3/changes" in _get(server, "/runs/ccccccc3")[1]
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=300)
     try:
-        connection.request("GET", "/runs/ccccccc3/changes", headers={"Cookie": f"imagepipe={TOKEN}"})
+        connection.request("GET", "/runs/ccccccc3/changes", headers={"Cookie": f"{server.cookie}={TOKEN}"})
         with connection.getresponse() as answer:
             assert answer.headers["Content-Type"] == "text/event-stream"
             with journal.event_sink() as sink:
@@ -197,3 +199,27 @@ def test_the_command_prints_the_address_and_ends_at_ctrl_c(tmp_path: Path) -> No
         assert process.stdout.readline().startswith("http://127.0.0.1:")
         process.send_signal(signal.SIGINT)
         assert process.wait(300) == 0
+
+
+@pytest.mark.parametrize("line", ["GET http://[ HTTP/1.1", "GET / HTTP/1.1\r\nOrigin: http://[x"])
+def test_an_address_that_is_none_gets_an_answer(server: UiServer, capfd: pytest.CaptureFixture[str], line: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=300) as browser:
+        browser.sendall(f"{line}\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
+        assert browser.recv(100).startswith(b"HTTP/1.1 400")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_browser_that_goes_between_two_requests_is_no_error(
+    server: UiServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.server_port)) as browser:
+        browser.sendall(b"GET / HTTP/1.1\r\nHost: elsewhere\r\n\r\n")
+        browser.recv(100)
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
+    assert _get(server, "/")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_two_servers_leave_each_other_logged_in(server: UiServer, store: FileStore) -> None:
+    with UiServer(0, store, "another") as other:
+        assert other.cookie != server.cookie

@@ -44,7 +44,7 @@ def _run(server: UiServer, workshop: Workshop, run: str, image: str, *, endpoint
 def _get(server: UiServer, path: str) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=300)
     try:
-        connection.request("GET", path, headers={"Cookie": "imagepipe=the-token"})
+        connection.request("GET", path, headers={"Cookie": f"{server.cookie}=the-token"})
         with connection.getresponse() as answer:
             return answer.status, answer.read().decode()
     finally:

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.images import Audience
 from imagepipe.cloud.tags import RunTags
+from imagepipe.engine.file_store import FileStore
+from imagepipe.engine.journal import Journal
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError
 from imagepipe.publish.replace import ReplaceImage
@@ -36,6 +42,66 @@ def test_the_new_image_has_the_name_and_the_old_one_is_gone_with_its_snapshots(a
     assert [(image["ImageId"], image["Name"], image["Description"]) for image in found] == [(final.id, "web", "new")]
     assert final.snapshots == baked.snapshots
     assert set(account.ec2.snapshots.describe_many([*old.snapshots, *baked.snapshots])) == set(baked.snapshots)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("moment", ["before the rest is deleted", "after it", "after the end of the claim"])
+def test_a_process_that_dies_while_it_takes_the_name_over_is_continued(account: Account, moment: str) -> None:
+    old, baked = _image(account, "web"), _image(account, "web-r1")
+    with _dying(moment), pytest.raises(Killed):
+        _take(account, baked)
+    _reopen(account)
+    final = _take(account, baked)
+    found = account.cloud.client().describe_images(Owners=["self"])["Images"]
+    assert [(image["ImageId"], image["Name"]) for image in found] == [(final.id, "web")]
+    assert set(account.ec2.snapshots.describe_many([*old.snapshots, *baked.snapshots])) == set(baked.snapshots)
+    assert not [claim for claim in account.journal.claims() if claim.is_open()]
+
+
+def test_the_bundle_of_the_old_image_is_deleted_by_the_process_that_goes_on(account: Account) -> None:
+    for name, prefix in (("web", "web/old"), ("web-r1", "web/new")):
+        made = bundled.registered(account, bundled.put(account, prefix), name, state=tags.KEPT)
+    with _dying("before the registration"), pytest.raises(Killed):
+        _take(account, made)
+    _reopen(account)
+    _take(account, made)
+    assert {key.rpartition("/")[0] for key in bundled.keys(account)} == {"web/new"}
+
+
+@contextmanager
+def _dying(moment: str) -> Iterator[None]:
+    """Let the stage die at a moment, in the block."""
+    retire, keep = ReplaceImage._retire, Journal.keep
+
+    def die(*args: Any) -> Any:
+        raise Killed
+
+    def die_after_retiring(*args: Any) -> Any:
+        retire(*args)
+        raise Killed
+
+    def die_after_keeping(*args: Any) -> Any:
+        keep(*args)
+        raise Killed
+
+    places: dict[str, tuple[Any, str, Any]] = {
+        "before the registration": (ReplaceImage, "_register_under", die),
+        "before the rest is deleted": (ReplaceImage, "_retire", die),
+        "after it": (ReplaceImage, "_retire", die_after_retiring),
+        "after the end of the claim": (Journal, "keep", die_after_keeping),
+    }
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(*places[moment])
+        yield
+
+
+def _reopen(account: Account) -> None:
+    """Open the journal as the next process does."""
+    account.journal.close()
+    account.journal = Journal.reopen(FileStore(account.folder), "r1", account.clock)
 
 
 def test_the_new_image_is_kept_from_its_create_call_and_shared_as_the_spec_says(account: Account) -> None:

@@ -61,10 +61,13 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             thread.join()
 
 
-def _send(events: list[ev.AnyEvent], traceparent: str = "") -> None:
-    with live_traces(traceparent) as sink:
+def _send(events: list[ev.AnyEvent], traceparent: str = "") -> list[str]:
+    """Send the events; return the lines that were said about it."""
+    said: list[str] = []
+    with live_traces(traceparent, said.append) as sink:
         for event in events:
             sink(event)
+    return said
 
 
 @pytest.mark.parametrize(("events", "report"), [(SUCCEEDED, succeeded), (FAILED, failed)])
@@ -91,7 +94,7 @@ def test_the_collector_gets_the_spans_that_the_report_has(
 
 
 def test_a_span_arrives_while_the_run_still_runs(spans: list[Any]) -> None:
-    with live_traces("") as sink:
+    with live_traces("", print) as sink:
         for event in BEGINNING:
             sink(event)
         until = time.monotonic() + 600
@@ -111,8 +114,38 @@ def test_a_collector_that_does_not_answer_breaks_nothing(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    _send(SUCCEEDED)
+    (said,) = _send(SUCCEEDED)
+    assert "did not reach the OpenTelemetry collector" in said
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_address_that_is_none_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense")
+    (said,) = _send(SUCCEEDED)
+    assert "check OTEL_EXPORTER_OTLP_ENDPOINT" in said
+
+
+@pytest.mark.parametrize("name", ["OTEL_TRACES_SAMPLER"])
+@pytest.mark.parametrize("value", ["always_off", "parentbased_always_off", "traceidratio"])
+def test_every_span_is_sent_whatever_the_sampler(
+    spans: list[Any], monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    assert _send(SUCCEEDED) == []
+    assert spans
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OTEL_BSP_MAX_QUEUE_SIZE", "1"), ("OTEL_BSP_SCHEDULE_DELAY", "0"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "abc")],
+)
+def test_an_environment_that_the_sdk_refuses_is_an_error_before_the_run(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="OTEL_"):
+        _send(SUCCEEDED)
 
 
 @pytest.mark.parametrize("command", [["build", "web.yaml"], ["resume", "latest"]])

@@ -86,6 +86,14 @@ def test_each_region_of_the_spec_keeps_its_last_image() -> None:
     assert _steps(_bakes(_image(1), old), Rules(1, regions=("us-east-1",)))[1][0] is Step.DEPRECATE
 
 
+def test_an_unfinished_copy_of_a_newer_bake_does_not_count_as_the_last_image_of_its_region() -> None:
+    rules = Rules(1, regions=("eu-west-1", "us-east-1"))
+    newer = [_image(10, run="r2"), _image(10, region="eu-west-1", run="r2", **{tags.STATE: "unfinished"})]
+    older = [_image(30, run="r1"), _image(30, region="eu-west-1", run="r1")]
+    last = assess(_bakes(*newer, *older), rules, NOW)[-1]
+    assert (last.step, last.reason) == (None, "it is the last image of web in eu-west-1")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

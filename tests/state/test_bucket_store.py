@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from imagepipe.cli.run_store import past_runs, started_of
 from imagepipe.clock import SystemClock
 from imagepipe.engine.journal import Journal, Lifetime, read
 from imagepipe.engine.journal_store import RunInProgress, RunLost
@@ -283,3 +284,10 @@ def test_a_run_that_was_abandoned_is_begun_by_nobody(here: Machine, there: Machi
     assert not _records(here)
     assert not here.store.is_held(RUN.id)
     assert here.store.runs() == []
+
+
+def test_a_run_that_was_deleted_by_hand_does_not_hide_the_others(here: Machine) -> None:
+    Journal.create(here.store, RUN, here.clock).close()
+    here.bucket.put("index/20261101T000000Z-aa11bb22", b"")
+    found = sorted(past_runs(here.store), key=lambda pair: started_of(here.store, *pair))
+    assert [run for run, _ in found] == ["aa11bb22", RUN.id]
