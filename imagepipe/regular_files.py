@@ -100,7 +100,7 @@ def special_files(root: Path) -> Iterator[tuple[Path, str]]:
 def broken_link(path: Path, shown: str) -> str | None:
     """Return the problem with a path that does not exist because of a link on it; None if there is no such link."""
     for part in (*reversed(path.parents), path):
-        if part.is_symlink() and not os.path.exists(part):  # noqa: PTH110 - Path.exists raises if a folder is not readable
+        if os.path.islink(part) and not exists(part):  # noqa: PTH114 - Path.is_symlink raises for a name that is too long
             name = shown if part == path else f"{shown}: {os.path.relpath(part)}"
             try:
                 os.stat(part)  # noqa: PTH116 - for its error number
@@ -117,7 +117,7 @@ def missing(path: Path, shown: str) -> str:
     """Return the problem with a path at which no regular file was found."""
     if link := broken_link(path, shown):
         return link
-    return f"{shown} is not a regular file" if os.path.exists(path) else f"file {shown} does not exist"  # noqa: PTH110
+    return f"{shown} is not a regular file" if exists(path) else f"file {shown} does not exist"
 
 
 def _kind(mode: int) -> str:

@@ -242,3 +242,17 @@ def test_other_builders_are_listed(converted: Convert) -> None:
     assert result.listed == [
         "1: source `googlecompute.g`: keep Packer for it: imagepipe builds Amazon Machine Images only"
     ]
+
+
+def test_no_value_of_a_sensitive_variable_gets_into_a_spec(converted: Convert, tmp_path: Path) -> None:
+    (tmp_path / "secret.pkrvars.hcl").write_text('token = "hunter2varfile"\n', encoding="utf-8")
+    before = (
+        'variable "token" {\n  sensitive = true\n}\n'
+        'variable "other" {\n  sensitive = true\n  default = "hunter2default"\n}\n'
+    )
+    options = 'user_data = base64encode("x ${var.token} ${var.other}")'
+    steps = 'provisioner "shell" {\n inline = ["run"]\n environment_vars = ["T=${var.token}", "O=${var.other}"]\n }'
+    result = converted(template(options, steps, before), var_files=(tmp_path / "secret.pkrvars.hcl",))
+    assert "hunter2" not in f"{result.spec} {result.listed}"
+    assert {"sensitive": True} == result.spec["variables"]["token"] == result.spec["variables"]["other"]
+    assert any("IMAGEPIPE_VAR_token" in line for line in result.listed)

@@ -214,3 +214,13 @@ def test_an_ssm_parameter_that_is_no_image_says_what_it_holds(account: Account) 
 def test_an_ssm_parameter_that_there_is_not_is_an_error(account: Account) -> None:
     with pytest.raises(CloudError, match="SSM parameter /images/none in us-east-1 does not exist"):
         FindSource(account.ec2, BySsm("/images/none")).run(account.context())
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_name_is_not_taken_by_an_image_that_the_run_itself_has_made(account: Account, replaces: bool) -> None:
+    ec2 = account.cloud.client()
+    image = harness.bake(ec2, "web")
+    ec2.create_tags(Resources=[image], Tags=[{"Key": "imagepipe:run", "Value": account.context().run_id}])
+    text = {"us-east-1": ImageText("web", "", {})}
+    stage = CheckNames({"us-east-1": account.ec2}, Ref("wanted"), replaces)
+    assert stage.run(account.context(wanted=text)) == text

@@ -44,3 +44,11 @@ def test_each_mistake_has_its_place(loaded: Loader, value: str, path: str, messa
     (problem,) = loaded(f"provision:\n  - ansible: {value}\n", files=FILES).problems
     assert message in problem.message
     assert problem.path == path
+
+
+@pytest.mark.parametrize("group", ["all", "machine", "ungrouped", "", "a b", "0web"])
+def test_a_group_that_would_break_the_inventory_is_refused(loaded: Loader, group: str) -> None:
+    text = f"provision: [{{ansible: {{playbook: site.yml, groups: [web, '{group}']}}}}]\n"
+    (problem,) = loaded(text, files={"site.yml": "- hosts: all\n"}).problems
+    assert f"'{group}' cannot be a group of the inventory" in problem.message
+    assert problem.path == "provision.0.ansible.groups.1"

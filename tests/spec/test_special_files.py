@@ -141,3 +141,26 @@ def test_a_spec_and_a_variable_file_that_are_broken_links_are_named(tmp_path: Pa
         spec_files(["web.yaml"], folder=tmp_path)
     with pytest.raises(SpecError, match=_NOWHERE):
         load_var_file(tmp_path / "web.yaml")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "file: {src: LONG, dest: /etc/a}",
+        "shell: {script: LONG}",
+        "template: {src: LONG, dest: /etc/a}",
+        "ansible: LONG",
+        "ansible: {playbook: site.yml, files: [LONG]}",
+        "use: LONG",
+    ],
+)
+def test_a_name_that_no_file_can_have_is_a_problem_with_its_place(loaded: Loader, step: str) -> None:
+    text = f"provision:\n  - {step.replace('LONG', 'a' * 300)}\n  - shell: {{script: nothing.sh}}\n"
+    first, second = messages(loaded(text, files={"site.yml": "- hosts: all\n"}))
+    assert "a" * 300 in first
+    assert "nothing.sh does not exist" in second
+
+
+def test_a_key_whose_name_is_too_long_does_not_exist(loaded: Loader) -> None:
+    ssh = f"launch: {{ssh: {{user: admin, key_pair: me, private_key: {'k' * 300}}}}}\n"
+    assert "does not exist" in "".join(messages(loaded(ssh)))

@@ -7,7 +7,7 @@ import pytest
 from imagepipe.spec.load import Build
 from imagepipe.spec.models import Scalar, Variable
 from imagepipe.spec.variables import Given, Unquoted, resolve
-from tests.spec.conftest import Loader
+from tests.spec.conftest import BUILD, Loader
 
 
 def given(value: str) -> Given:
@@ -206,3 +206,20 @@ def test_a_missing_secret_is_set_where_others_cannot_read_it() -> None:
     )
     assert "--var token" not in missing["token"]
     assert missing["plain"].startswith("set it with --var plain=…")
+
+
+def test_the_value_of_a_sensitive_variable_is_in_no_problem(loaded: Loader) -> None:
+    text = (
+        "variables: {token: {sensitive: true}, other: {}}\n"
+        "provision:\n"
+        "  - {use: port, with: {port: '{{ var.token }}'}}\n"
+        "  - shell: echo {{ {}[var.token] }}\n"
+    )
+    files = {
+        "provisioners/port/provisioner.yaml": "imagepipe: 1\nname: port\nparameters: {port: {type: integer}}\n"
+        "steps: [{shell: 'echo {{ param.port }}'}]\n"
+    }
+    spec = loaded(text, given=Given({"token": "hunter2secret", "other": "x"}), build=BUILD, files=files)
+    assert spec.problems
+    assert "hunter2secret" not in "".join(f"{each.message} {each.hint}" for each in spec.problems)
+    assert any("***" in each.message for each in spec.problems)
