@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -17,9 +18,7 @@ def ssh_command(endpoint: Endpoint, known_hosts: Path) -> list[str]:
 
 def ssh_options(endpoint: Endpoint, known_hosts: Path) -> list[str]:
     """Return the options of `ssh` that verify the host key and go through the bastion."""
-    # OpenSSH splits the value at spaces, and expands `%h` and others in it.
-    quoted = str(known_hosts).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
-    words = ["-o", "IdentitiesOnly=yes", "-o", f'UserKnownHostsFile="{quoted}"']
+    words = ["-o", "IdentitiesOnly=yes", "-o", f"UserKnownHostsFile={_as_value(str(known_hosts))}"]
     if endpoint.via:
         # Not -J: it would use the machine's key (-i) to log in to the bastion as well.
         words += ["-o", f"ProxyCommand={shlex.join([*ssh_command(endpoint.via, known_hosts), '-W', '%h:%p'])}"]
@@ -33,3 +32,11 @@ def host_key_lines(endpoint: Endpoint) -> list[str]:
         return before
     host = endpoint.host if endpoint.port == 22 else f"[{endpoint.host}]:{endpoint.port}"
     return [*before, f"{host} {endpoint.host_key}"]
+
+
+def _as_value(path: str) -> str:
+    """Quote a path for an option of OpenSSH, which splits the value at spaces, and expands `%h` and others in it."""
+    if not re.search(r"""[\s%'"\\]""", path):
+        return path
+    escaped = path.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
