@@ -247,8 +247,10 @@ def main() -> int:
 
 def part(word: str) -> tuple[int, int]:
     """Read `1/2`. Raises ValueError."""
-    number, _, of = word.partition("/")
-    return int(number), int(of)
+    number, of = map(int, word.split("/"))
+    if not 1 <= number <= of:
+        raise ValueError(word)
+    return number, of
 
 
 def read_tried(path: Path | None) -> dict[str, Finding]:
