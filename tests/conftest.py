@@ -42,8 +42,13 @@ def pytest_configure(config: pytest.Config) -> None:
     is_set = {"TMPDIR", "PYTEST_DEBUG_TEMPROOT"} & os.environ.keys()
     if not _is_machine_run(config) and not is_set and _free(MEMORY_FILES) >= ROOM:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(MEMORY_FILES)
-    from imagepipe.local.host.processes import return_memory
+    from hypothesis import settings
 
+    from imagepipe.local.host.processes import return_memory
+    from tests.fuzzing import NO_CHECKS
+
+    settings.register_profile("any speed", deadline=None, suppress_health_check=NO_CHECKS)
+    settings.load_profile("any speed")
     return_memory()
     # The collector would walk botocore's and moto's models, hundreds of thousands of objects, thousands of times.
     gc.freeze()

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagepipe.bundle.pack import pack
@@ -16,6 +16,7 @@ from imagepipe.bundle.parts import PART_BYTES
 from imagepipe.bundle.sparse import Image, data_extents, opened_image
 from imagepipe.errors import BundleError
 from tests.bundle.samples import LABEL, Memory, extents, packed, recipients, unpacked
+from tests.fuzzing import NO_CHECKS
 
 RUNS = st.lists(st.tuples(st.integers(0, 40_000), st.integers(1, 40_000)), max_size=8)
 
@@ -26,14 +27,14 @@ def _content(runs: list[tuple[int, int]], end: int) -> bytes:
     return b"".join(bytes(hole) + noise.randbytes(data) for hole, data in runs) + bytes(end)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=NO_CHECKS)
 @given(runs=RUNS, end=st.integers(1, 20_000))
 def test_any_layout_of_data_and_holes_comes_back(tmp_path: Path, runs: list[tuple[int, int]], end: int) -> None:
     content = _content(runs, end)
     assert unpacked(packed(content), tmp_path) == content
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=NO_CHECKS)
 @given(runs=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 60)), max_size=6), odd=st.integers(0, 5000))
 def test_the_extents_of_a_file_have_all_of_its_data(tmp_path: Path, runs: list[tuple[int, int]], odd: int) -> None:
     path = tmp_path / "image"

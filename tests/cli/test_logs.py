@@ -28,7 +28,9 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal
     """The journal of a run in progress."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     store = FileStore(tmp_path / "imagepipe" / "runs")
-    journal = Journal.create(store, RunRecord(RUN, "2026-11-23T03:00:00Z", ("web",), {}, {}), SystemClock())
+    journal = Journal.create(
+        store, RunRecord(RUN, "2026-11-23T03:00:00Z", ("web",), {}, {}, {"files": ["web.yaml"]}), SystemClock()
+    )
     yield journal
     journal.close()
 

@@ -67,7 +67,9 @@ def dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a run that holds an instance, and whose process is gone."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     folder = tmp_path / "imagepipe" / "runs" / "aaaa1111"
-    record = RunRecord("aaaa1111", "2026-11-23T03:00:00Z", ("web",), {}, {"local": str(tmp_path / "store")})
+    record = RunRecord(
+        "aaaa1111", "2026-11-23T03:00:00Z", ("web",), {}, {"local": str(tmp_path / "store")}, {"files": []}
+    )
     journal = run_folders.create(folder, record, SystemClock())
     journal.bind(journal.intend("instance", "us-east-1", lifetime=Lifetime.RUN, stage="launch"), "i-1")
     journal.close()

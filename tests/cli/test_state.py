@@ -64,7 +64,9 @@ def _dead_run(cloud: Cloud, elsewhere: Path) -> None:
     clock = SystemClock()
     store = BucketStore(StateBucket(session(cloud), StateLocation.parse(URL), clock), elsewhere, clock)
     target = {"endpoint_url": cloud.endpoint, "profile": "of-another-machine"}
-    journal = Journal.create(store, RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", ("web",), {}, target), clock)
+    journal = Journal.create(
+        store, RunRecord("7f3a91c2", "2026-11-23T03:05:07Z", ("web",), {}, target, {"files": []}), clock
+    )
     claim = journal.intend("key-pair", "us-east-1", lifetime=Lifetime.RUN, stage="key")
     made = cloud.client().import_key_pair(
         KeyName=f"imagepipe-{claim.token}",

@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.errors import Cancelled
 from imagepipe.spec.script_texts import SET_BY_SHELLS
 from tests.communicator.conftest import Shell
+from tests.fuzzing import NO_CHECKS
 from tests.local.aws.harness import until
 from tests.signals import not_default
 
@@ -179,7 +180,7 @@ NAMES = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,12}\Z").filter(lambda name: na
 VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=NO_CHECKS)
 @given(NAMES, VALUES)
 def test_every_value_arrives_byte_for_byte(shell: Shell, name: str, value: str) -> None:
     shell.lines.clear()

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagepipe.bundle.cipher import Secret
@@ -23,6 +23,7 @@ from imagepipe.capture.instance_store.s3_parts import S3Parts
 from imagepipe.errors import BundleError, CloudError
 from tests.account import Account
 from tests.bundle.samples import ACCOUNT, recipients
+from tests.fuzzing import NO_CHECKS
 
 BUCKET, FOLDER = "bundles", "web/r1-c1"
 ROOT = PreparedRoot("tree", 4096, 0, (Extent(0, 4096),))
@@ -185,7 +186,7 @@ _WORDS = (
 _MESSAGES = st.dictionaries(st.sampled_from(_WORDS), _VALUES, max_size=6) | _VALUES | st.binary(max_size=5000)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=NO_CHECKS)
 @given(st.lists(_MESSAGES | st.just(PART) | st.just({"sent": 0}) | st.just({"sha1": SHA1}), max_size=6))
 def test_whatever_an_agent_says_our_own_errors_come_of_it(account: Account, said: list[Any]) -> None:
     parts = S3Parts(account.s3, BUCKET, FOLDER)

@@ -38,7 +38,7 @@ def test_an_instance_is_pending_until_its_machine_runs(cloud: Cloud, ec2: Any) -
 def test_an_instance_goes_through_stopping_and_shutting_down(cloud: Cloud, ec2: Any) -> None:
     made = running(ec2)
     cloud.stop()
-    cloud.delays = {"stop": 0.3, "terminate": 0.3}
+    cloud.delays = {"stop": 3, "terminate": 3}
     cloud.start()
     ec2 = cloud.client()
     [change] = ec2.stop_instances(InstanceIds=[made])["StoppingInstances"]
@@ -118,15 +118,19 @@ def test_a_store_without_room_ends_the_launch_with_the_reason(cloud: Cloud, ec2:
 def test_a_snapshot_is_pending_until_its_bytes_are_there(cloud: Cloud, ec2: Any) -> None:
     made = stopped(ec2)
     cloud.stop()
-    cloud.delays = {"snapshot": 0.3}
+    cloud.delays = {"snapshot": 600}
     cloud.start()
     ec2 = cloud.client()
     taken = ec2.create_snapshot(VolumeId=root_volume(ec2, made), Description="before")
     assert (taken["State"], taken["Progress"]) == ("pending", "0%")
     with refused("IncorrectState"):
         register(ec2, taken["SnapshotId"], "too-early")
+    cloud.stop()
+    cloud.delays = {}
+    cloud.start()
+    ec2 = cloud.client()
     ec2.get_waiter("snapshot_completed").wait(
-        SnapshotIds=[taken["SnapshotId"]], WaiterConfig={"Delay": 1, "MaxAttempts": 5}
+        SnapshotIds=[taken["SnapshotId"]], WaiterConfig={"Delay": 1, "MaxAttempts": 300}
     )
     assert (cloud.disks / "snapshots" / f"{taken['SnapshotId']}.raw").exists()
 
