@@ -308,9 +308,12 @@ class Events:
 
     def emit(self, event: AnyEvent) -> None:
         """Pass an event to every sink, with its texts masked."""
-        names = [f.name for f in fields(event) if f.name not in ("time", "run")]
-        texts: dict[str, Any] = {name: self._masked(getattr(event, name)) for name in names}
-        masked: AnyEvent = replace(cast(Any, event), **texts)
+        texts: dict[str, Any] = {}
+        for name in _masked_fields(cast(Any, type(event))):
+            value = getattr(event, name)
+            if (text := self._masked(value)) is not value:
+                texts[name] = text
+        masked: AnyEvent = replace(cast(Any, event), **texts) if texts else event
         with self._lock:
             for sink in list(self._sinks):
                 try:
@@ -321,11 +324,18 @@ class Events:
 
     def _masked(self, value: Any) -> Any:
         if isinstance(value, str):
+            text = self.masker.mask(value)
             # A file name may contain bytes that are not valid UTF-8, which no sink could write.
-            return self.masker.mask(value).encode("utf-8", "backslashreplace").decode()
+            return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
         if isinstance(value, tuple):
             return tuple(self._masked(item) for item in value)
         return value
+
+
+@cache
+def _masked_fields(kind: type[Any]) -> tuple[str, ...]:
+    """Return the names of an event's fields that may hold text."""
+    return tuple(field.name for field in fields(kind) if field.name not in ("time", "run"))
 
 
 class EventFile:

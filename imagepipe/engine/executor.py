@@ -176,7 +176,7 @@ class _Running:
         self._done: SimpleQueue[_Finished] = SimpleQueue()
         self._threads = _Threads(self._work, self._done)
         self._waiting = {
-            name: self.graph.needs(name) - self.outputs.keys()
+            name: set(self.graph.needs(name) - self.outputs.keys())
             for name in self.graph.order()
             if name not in self.outputs
         }
@@ -290,12 +290,13 @@ class _Running:
     def _release_followers(self, name: str) -> None:
         """Let the stages that wait for this one start; stop the group of a stage that lost an input, once it is due."""
         for follower in self.graph.feeds(name):
-            if follower not in self._waiting:
+            needs = self._waiting.get(follower)
+            if needs is None:
                 continue
-            self._waiting[follower] -= {name}
-            if self._waiting[follower]:
+            needs.discard(name)
+            if needs:
                 continue
-            if lost := self.graph.inputs(follower) & self._failed_stages:
+            if self._failed_stages and (lost := self.graph.inputs(follower) & self._failed_stages):
                 del self._waiting[follower]
                 self._fail(self.group_of[follower], f"{', '.join(sorted(lost))} failed")
             else:
