@@ -70,10 +70,10 @@ def sshd(folder: Path, *options: str, env: Mapping[str, str] = NO_ENV) -> Iterat
         *options,
     ]
     words = [word for setting in settings for word in ("-o", setting)]
+    # --pdeathsig: it ends with the tests, even if they are killed.
+    command = ["env", "--default-signal", "setpriv", "--pdeathsig", "TERM", program, "-D", "-e", "-f", "/dev/null"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["env", "--default-signal", program, "-D", "-e", "-f", "/dev/null", *words], stderr=log
-        )
+        process = subprocess.Popen([*command, *words], stderr=log)
     try:
         _wait_for(port, process, folder)
         public = " ".join(host.public.split()[:2])
