@@ -54,7 +54,7 @@ def within_bounds() -> Iterator[None]:
 
 
 def read_or_refused(read: Callable[[], T], error: type[Exception], says: str) -> T | None:
-    """What was read, within bounds; None where it was refused by this error, which says this."""
+    """Read within bounds; return None if this error refuses it, with a message that contains the text."""
     try:
         with within_bounds():
             return read()

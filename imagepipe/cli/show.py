@@ -121,6 +121,6 @@ def next_command(past: JournalState) -> str | None:
             f"its process died: `imagepipe resume {past.run.id}` continues it,"
             f" `imagepipe clean {past.run.id}` deletes what it holds"
         )
-    if past.outcome is None and not past.open_claims():
-        return "its process died, and it holds nothing"
-    return f"delete what it holds: imagepipe clean {past.run.id}" if past.open_claims() else None
+    if past.open_claims():
+        return f"delete what it holds: imagepipe clean {past.run.id}"
+    return "its process died, and it holds nothing" if past.outcome is None else None

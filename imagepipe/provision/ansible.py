@@ -21,7 +21,7 @@ from imagepipe.communicator.openssh import host_key_lines, ssh_options
 from imagepipe.communicator.ssh import Disconnected, Result, Watch
 from imagepipe.deletion import delete_tree
 from imagepipe.engine.stage import Context
-from imagepipe.errors import ImagepipeError
+from imagepipe.errors import CommandFailed, ImagepipeError
 from imagepipe.late import Text
 from imagepipe.provision.custom import StepMachine
 from imagepipe.provision.local_command import run_here
@@ -109,11 +109,12 @@ class RunPlaybook(Step):
         return replace(at.watch, on_line=on_line)
 
     def _checked(self, result: Result, told: list[str]) -> Result:
-        """Return the result. Raises ImagepipeError if no play was for the machine, which is a success for Ansible."""
+        """Return the result. Raises CommandFailed if no play was for the machine, which is a success for Ansible."""
         is_idle = any(NO_HOSTS in line for line in told) and not any(RECAP.match(line) for line in told)
         if result.code in self.options.exit_codes and is_idle:
-            raise ImagepipeError(
+            raise CommandFailed(
                 f"the playbook {self.playbook} did nothing: no play has hosts that match the machine",
+                code=result.code,
                 hint="write `hosts: all`, or name the group of a play in `groups`",
             )
         return result

@@ -63,9 +63,8 @@ class ReplaceImage(Stage[Image]):
         if self.audience:
             images.share(new_id, final.snapshots, self.audience)
         self._retire(ctx, baked, final, claim.details)
-        ctx.journal.keep(
-            claim
-        )  # last: a process that dies before goes on with this claim, and with what it has to delete
+        # Last: if this process dies before, the next one finds the claim open, with all that is left to delete.
+        ctx.journal.keep(claim)
         return final
 
     def _take_over(self, ctx: Context, name: str, baked: Image, old: Sequence[OwnImage], token: str) -> str:
@@ -81,9 +80,8 @@ class ReplaceImage(Stage[Image]):
         for image in old:
             ctx.say(f"deregistering {image.id}, which has the name '{name}'")
             images.deregister(image.id)
-        return self._register_under(
-            tags.ImageRequest(name, described.get("Description", ""), token, label), described, baked
-        )
+        new = tags.ImageRequest(name, described.get("Description", ""), token, label)
+        return self._register_under(new, described, baked)
 
     def _register_under(self, new: tags.ImageRequest, described: Mapping[str, Any], baked: Image) -> str:
         """Register the new image again under its name. Raises CloudError with the temporary name of the new image."""

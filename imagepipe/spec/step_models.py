@@ -223,23 +223,7 @@ def _custom_kind(value: Any, known: Mapping[str, str]) -> str | None:
     return "custom step" if sum(key in installed_kinds() for key in value) == 1 else None
 
 
-Step = Annotated[
-    Annotated[ShellStep, Tag("shell step")]
-    | Annotated[FileStep, Tag("file step")]
-    | Annotated[TemplateStep, Tag("template step")]
-    | Annotated[RebootStep, Tag("reboot step")]
-    | Annotated[AnsibleStep, Tag("ansible step")]
-    | Annotated[UseStep, Tag("use step")]
-    | Annotated[SkipJsonSchema[CustomStep], Tag("custom step")],
-    Discriminator(_step_kind),
-]
-
-
-def _test_kind(value: Any) -> str | None:
-    return only_key(value, STEP_KINDS | TEST_KINDS) or _custom_kind(value, STEP_KINDS | TEST_KINDS)
-
-
-Test = Annotated[
+_AnyStep = (
     Annotated[ShellStep, Tag("shell step")]
     | Annotated[FileStep, Tag("file step")]
     | Annotated[TemplateStep, Tag("template step")]
@@ -247,6 +231,16 @@ Test = Annotated[
     | Annotated[AnsibleStep, Tag("ansible step")]
     | Annotated[UseStep, Tag("use step")]
     | Annotated[SkipJsonSchema[CustomStep], Tag("custom step")]
+)
+Step = Annotated[_AnyStep, Discriminator(_step_kind)]
+
+
+def _test_kind(value: Any) -> str | None:
+    return only_key(value, STEP_KINDS | TEST_KINDS) or _custom_kind(value, STEP_KINDS | TEST_KINDS)
+
+
+Test = Annotated[
+    _AnyStep
     | Annotated[HttpTest, Tag("http test")]
     | Annotated[PortTest, Tag("port test")]
     | Annotated[PackageTest, Tag("package test")]

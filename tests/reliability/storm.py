@@ -200,7 +200,7 @@ class _Storming:
         return self._result
 
     def _drawn(self, number: int) -> Build:
-        """Return a build: build 3 is a family, and so is a random share of the other EBS-backed ones."""
+        """Return a build. Of the EBS-backed ones, build 3 is a family, and so is a random share of the others."""
         kind = self._kind(number)
         return Build(number, kind, kind == "ebs" and (number == 3 or self._draw.random() < FAMILY_SHARE))
 

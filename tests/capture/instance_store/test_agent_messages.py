@@ -33,7 +33,7 @@ FIXED = {"method": "tree", "size": 8192, "modified": 0, "extents": [[0, 4096]]}
 
 
 def _wire(*said: object) -> Wire:
-    """What an agent says, one after the other: bytes are a block of data, all else is JSON."""
+    """Return the connection to an agent that sends these messages: blocks of data for bytes, JSON for all else."""
     out = io.BytesIO()
     for each in said:
         kind, body = (b"D", each) if isinstance(each, bytes) else (b"J", json.dumps(each).encode())
