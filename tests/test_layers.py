@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 FOUNDATION = {
     "errors",
     "late",
+    "names",
     "values",
     "clock",
     "masking",
@@ -59,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     "errors": set(),
     "late": set(),
+    "names": set(),
     "values": set(),
     "clock": {"errors", "values"},
     "masking": {"errors", "values"},

@@ -26,6 +26,7 @@ from imagepipe.cli.worker import check_installed
 from imagepipe.clock import SystemClock
 from imagepipe.errors import StageError, UndoFailed, UsageError
 from imagepipe.inputs.files import files_of, place_of
+from imagepipe.names import DEFAULT_QUEUE
 from imagepipe.spec.bundle_rules import bundle_files
 from imagepipe.spec.document import KeyPath
 from imagepipe.spec.loaded import LoadedSpec
@@ -34,7 +35,6 @@ from imagepipe.spec.variables import ENVIRONMENT_PREFIX, Given, resolve
 from imagepipe.state.packages import store_package
 from imagepipe.temporal.connection import Server
 from imagepipe.temporal.messages import BuildRequest, BuildResult, Job, Limit, Progress
-from imagepipe.values import DEFAULT_QUEUE
 from imagepipe.wiring.family import bases_first, limits_of
 
 BUILD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

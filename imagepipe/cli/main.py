@@ -118,6 +118,8 @@ def main(context: click.Context) -> None:
 def run() -> NoReturn:
     """Run the command, and end the process with its exit code."""
     standard = streams.guard()
+    # Pydantic would read the metadata of every installed package, to find plugins of its own (its "Plugins" page).
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if next((word for word in sys.argv[1:] if not word.startswith("-")), "") in SHORT_LIVED:
         gc.disable()
     code = standard.exit_code(_exit_code())

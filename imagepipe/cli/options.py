@@ -12,6 +12,7 @@ import click
 
 from imagepipe.cli.output_format import F
 from imagepipe.errors import UsageError
+from imagepipe.names import IMAGE_ID
 from imagepipe.regular_files import exists
 from imagepipe.spec.explain import nearest
 from imagepipe.spec.find import spec_files
@@ -19,7 +20,6 @@ from imagepipe.spec.keys import SpecKey, split_selection
 from imagepipe.spec.load import load_var_file
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.spec.variables import Given
-from imagepipe.values import IMAGE_ID
 
 
 def is_image_id(word: str) -> bool:

@@ -20,8 +20,8 @@ from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_options import DurationType
 from imagepipe.errors import UsageError
 from imagepipe.extras import command_for_extra
+from imagepipe.names import DEFAULT_QUEUE, QUEUE_NAME
 from imagepipe.temporal.connection import NAMESPACE, Server
-from imagepipe.values import DEFAULT_QUEUE, QUEUE_NAME
 
 BAKES_AT_ONCE = 4
 MOST_LINES = 10_000

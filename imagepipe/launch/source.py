@@ -14,8 +14,9 @@ from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Text
 from imagepipe.launch.devices import DevicePlan, check_boot_mode
+from imagepipe.names import IMAGE_ID
 from imagepipe.spec.scalars import description_problem, image_name_problem, tag_problem
-from imagepipe.values import IMAGE_ID, Image, ImageText
+from imagepipe.values import Image, ImageText
 
 MAX_NAME = 128
 

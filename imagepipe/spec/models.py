@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from imagepipe.names import DEFAULT_QUEUE, QUEUE_NAME
 from imagepipe.spec.base import Model, only_key
 from imagepipe.spec.scalars import (
     AbsolutePath,
@@ -44,7 +45,6 @@ from imagepipe.spec.scalars import (
     VirtualName,
 )
 from imagepipe.spec.step_models import Step, Test
-from imagepipe.values import DEFAULT_QUEUE, QUEUE_NAME
 
 
 def _version(value: Any) -> Any:

@@ -12,11 +12,12 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from email.message import Message
-from email.parser import BytesParser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from email.message import Message
 
 BEGINNINGS = {
     "#!": "x-shellscript",
@@ -72,6 +73,8 @@ def read_parts(text: str) -> tuple[Part, ...]:
         if kind is None:
             raise NotApplied(_FIRST_LINES)
         return (Part(kind, content),)
+    from email.parser import BytesParser  # loads sixteen modules, and few specs have such user data
+
     parts = tuple(_parts_of(BytesParser().parsebytes(content)))
     if not parts:
         raise NotApplied("the MIME message has no parts")
