@@ -138,6 +138,7 @@ docs: setup
 	$(BIN)/python -m docs.generate.commands docs/reference/commands.md
 	$(BIN)/python -m docs.generate.man docs/reference/imagepipe.1
 	$(BIN)/python -m docs.generate.completion imagepipe/cli/completions
+	$(BIN)/python -m docs.generate.help imagepipe/cli/help
 	$(BIN)/python -m docs.generate.local_cloud docs/reference/local-cloud.md
 	$(BIN)/python -m docs.generate.diagrams docs/images
 

@@ -14,6 +14,7 @@ import click
 
 from imagepipe import __version__
 from imagepipe.cli import streams
+from imagepipe.cli.help_texts import help_text
 from imagepipe.errors import ImagepipeError, SpecError, UndoFailed
 
 BUG = "a bug in imagepipe"
@@ -132,6 +133,9 @@ def run() -> NoReturn:
 
 
 def _exit_code() -> int:
+    if (text := help_text(sys.argv[0], sys.argv[1:])) is not None:
+        click.echo(text, nl=False)
+        return 0
     try:
         result = main(standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -18,6 +18,16 @@ def test_the_reference_of_commands_is_not_stale(tmp_path: Path) -> None:
     assert page == made.read_text(encoding="utf-8"), "run: make docs"
 
 
+def test_the_files_that_help_prints_are_not_stale(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "docs.generate.help", str(tmp_path)], check=True, cwd=ROOT)
+    kept, made = (_texts(folder) for folder in (ROOT / "imagepipe/cli/help", tmp_path))
+    assert kept == made, "run: make docs"
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    return {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
+
+
 def test_the_man_page_is_not_stale(tmp_path: Path) -> None:
     made = tmp_path / "imagepipe.1"
     subprocess.run([sys.executable, "-m", "docs.generate.man", str(made)], check=True, cwd=ROOT)
