@@ -141,10 +141,11 @@ def _exit_code() -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as end:
         return end.exit_code
-    except click.ClickException as error:
-        if isinstance(error, click.NoSuchOption) and (now := FORMER_OPTIONS.get(error.option_name)):
-            error = click.NoSuchOption(error.option_name, possibilities=[now], ctx=error.ctx)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return 2
+    except click.ClickException as error:
+        _show_usage_error(error)
         return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("cancelled", err=True)
@@ -172,6 +173,16 @@ def _exit_code() -> int:
             err=True,
         )
         return 1
+
+
+def _show_usage_error(error: click.ClickException) -> None:
+    """Print click's error about the command line in the format of all other errors."""
+    if isinstance(error, click.NoSuchOption) and (now := FORMER_OPTIONS.get(error.option_name)):
+        error = click.NoSuchOption(error.option_name, possibilities=[now], ctx=error.ctx)
+    text = error.format_message()
+    click.echo(f"error: {text[:1].lower()}{text[1:].removesuffix('.')}", err=True)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(f"  hint: see {error.ctx.command_path} --help", err=True)
 
 
 def show(error: ImagepipeError) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -55,3 +57,21 @@ def test_the_help_of_a_build_has_every_option_once_and_each_group_is_of_options_
         if isinstance(option, click.Option):
             assert len(re.findall(rf"^  (?:-. ?, )?{option.opts[-1]}\b(?!-)", text, re.M)) == 1, option.opts
     assert re.findall(r"^([A-Z].*):$", text, re.M)[:-1] == list(GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "hint"),
+    [
+        (["bild"], "error: no such command 'bild'. Did you mean 'build'?", "see imagepipe --help"),
+        (["show"], "error: missing argument 'RUN'", "see imagepipe show --help"),
+        (["build", "x", "--timeout", "5x"], "error: invalid value for '--timeout': '5x' is not", "see imagepipe build"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else None,
+)
+def test_an_error_of_the_command_line_looks_like_all_others(words: list[str], error: str, hint: str) -> None:
+    code = "import sys; sys.argv[0] = 'imagepipe'; from imagepipe.cli.main import run; run()"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(error)
+    assert f"\n  hint: {hint}" in done.stderr
+    assert "Usage:" not in done.stderr

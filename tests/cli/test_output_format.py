@@ -59,7 +59,7 @@ def test_the_old_option_names_the_new_one() -> None:
     command = [sys.executable, "-m", "imagepipe.cli.main", "build", "x", "--json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "No such option '--json'. Did you mean '--format json'?" in result.stderr
+    assert "error: no such option '--json'. Did you mean '--format json'?" in result.stderr
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ def test_variables_are_taken_in_their_order(project: Path) -> None:
         (["--var", "nothing=x"], "error: --var nothing: no spec has a variable 'nothing'"),
         (["--var-file", "none.yaml"], "none.yaml: cannot be read: No such file or directory"),
         (["--format", "xml"], "'xml' is not one of 'text', 'json', 'github'"),
-        (["--formt", "json"], "No such option"),
+        (["--formt", "json"], "error: no such option '--formt'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
