@@ -122,6 +122,8 @@ def deregister(options: DeregisterOptions) -> int:
                     click.echo(f"  hint: {error.hint}", err=True)
     if options.output == "json":
         print_json({"dry_run": options.dry_run, "images": rows})
+    elif not every and any("error" not in row for row in rows):
+        click.echo(f"only {home} was looked at: copies in other regions stay, without --every-region")
     return CloudError.exit_code if any("error" in row for row in rows) else 0
 
 
