@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -62,6 +63,14 @@ SHORT_LIVED = frozenset({"build", "run-bake", "publish", "resume", "validate", "
 objects that are never freed, and each collection would visit them all. A run turns it on before its first stage."""
 FORMER_OPTIONS = {"--json": "--format json"}
 """Renamed options, old name first; click's error for the old name suggests the new one."""
+_NO_SPACE = "free space on the disk, then repeat the command"
+_NOT_ALLOWED = "see whether you may read and write there, and whether the file system is read-only"
+OS_HINTS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _NO_SPACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NOT_ALLOWED),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files: ulimit -n"),
+}
+"""Advice for errors of the operating system that no command expected, by their number."""
 STAGE_THREAD = "stage "
 """Start of the names of the executor's threads (engine/executor.py, which this module does not load)."""
 
@@ -162,7 +171,7 @@ def _exit_code() -> int:
             traceback.print_exc()
         what = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {what}{error.strerror or error}", err=True)
-        click.echo("  hint: the disk may be full, or a file or folder may not be readable or writable", err=True)
+        click.echo(f"  hint: {OS_HINTS.get(error.errno or 0, 'set IMAGEPIPE_DEBUG=1 to see where')}", err=True)
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
         if os.environ.get("IMAGEPIPE_DEBUG"):

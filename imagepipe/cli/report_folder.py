@@ -44,7 +44,8 @@ def clear_folder(folder: Path | None) -> None:
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(
-            f"--report {folder}: cannot be written: {error.strerror}", hint="name a folder that you may write to"
+            f"--report {folder}: cannot be written: {error.strerror}",
+            hint="name a folder that you may write to, on a disk with free space",
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"--report {folder}: cannot be written", hint="name a folder that you may write to")
