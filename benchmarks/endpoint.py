@@ -39,8 +39,8 @@ source: {{ami: {{name: "debian-12-amd64-*", owners: ["136693071363"]}}}}
 launch: {{region: us-east-1, ssh: {{user: admin}}}}
 provision: [{{shell: {shell}, sudo: true}}]
 output: {{name: "{name}-{{{{ build.id }}}}"}}
-publish: {{regions: [us-west-2]}}
 """
+COPY = "publish: {regions: [us-west-2]}\n"
 _INSIDE = "IMAGEPIPE_BENCH_NAMESPACE"
 
 
@@ -86,9 +86,9 @@ class Endpoint:
         """Return the command that builds these specs."""
         return [*COMMAND, "build", *map(str, specs), "--endpoint-url", self.url]
 
-    def spec(self, name: str = "bench", shell: str = "echo baked >/etc/motd") -> Path:
+    def spec(self, name: str = "bench", shell: str = "echo baked >/etc/motd", *, has_copy: bool = True) -> Path:
         path = self.folder / f"{name}.yaml"
-        path.write_text(SPEC.format(name=name, shell=json.dumps(shell)))
+        path.write_text(SPEC.format(name=name, shell=json.dumps(shell)) + (COPY if has_copy else ""))
         return path
 
     def template(self, *names: str, shell: str = "echo baked | sudo tee /etc/motd") -> Path:
