@@ -1,4 +1,4 @@
-"""Look-ups of many builds in few calls: requests that arrive during a call share the next one."""
+"""Look-ups and changes of many builds in few calls: requests that arrive during a call share the next one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
+
+from imagepipe.cloud.errors import THROTTLING
+from imagepipe.errors import CloudError
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -47,3 +50,35 @@ class BatchedLookup(Generic[K, V]):
             else:
                 for key, answer in batch.items():
                     answer.set_result(found.get(key))
+
+
+class BatchedChange(Generic[K]):
+    """One kind of change that a call can make to many resources, and that may be made twice."""
+
+    def __init__(self, change: Callable[[Sequence[K]], None]) -> None:
+        """`change` changes several resources at once. It must fail if one of several is missing."""
+        self._change = change
+        self._together: BatchedLookup[K, CloudError] = BatchedLookup(self._failures)
+
+    def make(self, key: K) -> None:
+        """Change one resource. Raises CloudError for a reason of its own, not for that of another resource."""
+        failure = self._together.look_up(key)
+        if failure is not None:
+            raise failure
+
+    def _failures(self, keys: Sequence[K]) -> dict[K, CloudError]:
+        """Change the resources, and return the errors of those that were not changed.
+
+        EC2 refuses a whole call for one resource, so then each gets a call of its own.
+        """
+        try:
+            self._change(keys)
+        except CloudError as error:
+            if len(keys) == 1 or error.code in THROTTLING:
+                return dict.fromkeys(keys, error)
+        else:
+            return {}
+        failures: dict[K, CloudError] = {}
+        for key in keys:
+            failures |= self._failures([key])
+        return failures

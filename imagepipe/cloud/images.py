@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.batching import BatchedLookup
+from imagepipe.cloud.batching import BatchedChange, BatchedLookup
 from imagepipe.cloud.consistency import chunks, delete_if_exists, ignore_missing, retry_until_visible
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.idempotency import IdempotentCreate
@@ -117,6 +117,7 @@ class Images:
         self.region = region
         self._matching = BatchedLookup(self._all_matching)
         self._named = BatchedLookup(self._all_named)
+        self._tagged_together = BatchedChange(self._tag)
 
     def by_id(self, id: str) -> SourceImage:
         """Return the image with this id. Raises CloudError if it does not exist or is not visible."""
@@ -407,12 +408,20 @@ class Images:
 
     def tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
         """Set tags on images and snapshots; existing values are overwritten."""
+        pairs = tuple(sorted(tags.items()))
         for chunk in chunks(ids):
-            retry_until_visible(partial(self._tag, chunk, tags), self._creates.clock, *_NOT_KNOWN)
+            change = partial(self._tagged_together.make, (tuple(chunk), pairs))
+            retry_until_visible(change, self._creates.clock, *_NOT_KNOWN)
 
-    def _tag(self, ids: Sequence[str], tags: Mapping[str, str]) -> None:
-        with translating(f"tagging {', '.join(ids)} in {self.region}"):
-            self._client.create_tags(Resources=list(ids), Tags=tagging.pairs(tags))
+    def _tag(self, wanted: Sequence[tuple[tuple[str, ...], tuple[tuple[str, str], ...]]]) -> None:
+        """Set tags; all resources that get the same ones are in one call."""
+        resources: dict[tuple[tuple[str, str], ...], list[str]] = {}
+        for ids, pairs in wanted:
+            resources.setdefault(pairs, []).extend(ids)
+        for pairs, ids_of_all in resources.items():
+            for chunk in chunks(ids_of_all):
+                with translating(f"tagging {', '.join(chunk)} in {self.region}"):
+                    self._client.create_tags(Resources=chunk, Tags=tagging.pairs(dict(pairs)))
 
     def deregister(self, id: str) -> bool:
         """Deregister an image, but keep its snapshots. Return whether it existed."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from imagepipe.clock import Clock
 from imagepipe.cloud import tags as tagging
-from imagepipe.cloud.batching import BatchedLookup
+from imagepipe.cloud.batching import BatchedChange, BatchedLookup
 from imagepipe.cloud.consistency import chunks, ignore_missing, retry_until_visible
 from imagepipe.cloud.errors import translating
 from imagepipe.errors import CloudError
@@ -77,6 +77,8 @@ class Instances:
         self._clock = clock
         self.region = region
         self._described_together = BatchedLookup(self.describe_many)
+        self._stopped_together = BatchedChange(self._stop)
+        self._terminated_together = BatchedChange(self._terminate)
 
     def launch(
         self,
@@ -173,13 +175,20 @@ class Instances:
 
     def stop(self, id: str) -> None:
         """Ask EC2 to stop an instance."""
-        with translating(f"stopping {id} in {self.region}"):
-            self._client.stop_instances(InstanceIds=[id])
+        self._stopped_together.make(id)
+
+    def _stop(self, ids: Sequence[str]) -> None:
+        with translating(f"stopping {', '.join(ids)} in {self.region}"):
+            self._client.stop_instances(InstanceIds=list(ids))
 
     def terminate(self, id: str) -> None:
         """Ask EC2 to terminate an instance; one that is already gone is a success."""
-        with ignore_missing("InvalidInstanceID.NotFound"), translating(f"terminating {id} in {self.region}"):
-            self._client.terminate_instances(InstanceIds=[id])
+        with ignore_missing("InvalidInstanceID.NotFound"):
+            self._terminated_together.make(id)
+
+    def _terminate(self, ids: Sequence[str]) -> None:
+        with translating(f"terminating {', '.join(ids)} in {self.region}"):
+            self._client.terminate_instances(InstanceIds=list(ids))
 
     def uefi_data(self, id: str) -> str | None:
         """Return the UEFI variables of an instance for RegisterImage."""

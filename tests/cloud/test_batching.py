@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imagepipe.cloud.batching import BatchedLookup
+from imagepipe.cloud.batching import BatchedChange, BatchedLookup
 from imagepipe.errors import CloudError
 
 
@@ -60,3 +60,59 @@ def test_an_error_is_raised_to_all_who_asked_together_and_to_nobody_else() -> No
     with pytest.raises(CloudError, match="throttled"):
         _ask_all(names, together, "a", "bad", "b")
     assert together.look_up("c") == "C"
+
+
+class Machines:
+    """Changes that EC2 refuses as a whole if one of the resources is missing. It holds its first answer back."""
+
+    def __init__(self, code: str = "InvalidInstanceID.NotFound") -> None:
+        self.calls: list[list[str]] = []
+        self.is_asked = threading.Event()
+        self.goes_on = threading.Event()
+        self._code = code
+
+    def change(self, ids: Sequence[str]) -> None:
+        self.calls.append(sorted(ids))
+        self.is_asked.set()
+        assert self.goes_on.wait(10)
+        if "gone" in ids:
+            raise CloudError(f"changing {', '.join(sorted(ids))}", code=self._code)
+
+    def change_together(self, first: str, *others: str) -> list[str]:
+        """Change the others while the call for the first one is under way; return each one's error."""
+        together = BatchedChange(self.change)
+
+        def make(id: str) -> str:
+            try:
+                together.make(id)
+            except CloudError as error:
+                return str(error)
+            return ""
+
+        with ThreadPoolExecutor(20) as pool:
+            made = [pool.submit(make, first)]
+            assert self.is_asked.wait(10)
+            made += [pool.submit(make, id) for id in others]
+            while len(together._together._waiting) < len(others):
+                threading.Event().wait(0.001)
+            self.goes_on.set()
+            return [each.result(10) for each in made]
+
+
+def test_changes_that_are_asked_for_during_a_call_share_the_next() -> None:
+    machines = Machines()
+    assert machines.change_together("a", "b", "c") == ["", "", ""]
+    assert machines.calls == [["a"], ["b", "c"]]
+
+
+def test_a_refused_resource_does_not_keep_others_from_their_change_and_fails_for_its_own_caller_alone() -> None:
+    machines = Machines()
+    assert machines.change_together("a", "b", "gone", "c") == ["", "", "changing gone", ""]
+    assert machines.calls[1] == ["b", "c", "gone"]
+    assert sorted(machines.calls[2:]) == [["b"], ["c"], ["gone"]]
+
+
+def test_throttled_changes_are_not_repeated_one_by_one() -> None:
+    machines = Machines("RequestLimitExceeded")
+    assert machines.change_together("a", "b", "gone") == ["", "changing b, gone", "changing b, gone"]
+    assert machines.calls == [["a"], ["b", "gone"]]
