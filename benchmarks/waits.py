@@ -29,7 +29,7 @@ DELAYS = (
 """Delays in seconds. They are not round numbers, because a multiple of packer's 15 s would favour it."""
 PATH = ("run", "stop", "snapshot", "image", "copy")
 """Delays on the critical path of any build. Terminate is not on it: an instance can end while its image is copied."""
-MOST = 0.12
+MOST, MOST_SECONDS = 0.12, 8
 SETTINGS = {
     "imagepipe": {},
     "packer, as it comes": {},
@@ -56,8 +56,9 @@ def main() -> int:
             past[by].append(walls[by][-1] - sum(delays[kind] for kind in PATH))
     ratio = _ratio(past, "packer, as it comes")
     table(_rows(walls, past, ratio))
-    print("within its target" if ratio <= MOST else "NOT within its target")
-    return 0 if ratio <= MOST else 1
+    is_good = ratio <= MOST and statistics.median(past["imagepipe"]) <= MOST_SECONDS
+    print("within its targets" if is_good else "NOT within its targets")
+    return 0 if is_good else 1
 
 
 def _build(end: Endpoint, by: str) -> float:
@@ -78,10 +79,11 @@ def _rows(walls: dict[str, list[float]], past: dict[str, list[float]], ratio: fl
     rows: list[Sequence[str]] = [("a build", "wall", "past the critical path", "median", "ours / theirs")]
     for by in SETTINGS:
         note = "" if by == "imagepipe" else f"{_ratio(past, by):.2f}"
+        goal = f" (at most {MOST_SECONDS})" if by == "imagepipe" else ""
         if by == "packer, as it comes":
             note = f"{ratio:.2f} (at most {MOST})"
         shown = (", ".join(f"{seconds:.1f}" for seconds in each[by]) + " s" for each in (walls, past))
-        rows.append((by, *shown, f"{statistics.median(past[by]):.1f} s", note))
+        rows.append((by, *shown, f"{statistics.median(past[by]):.1f} s{goal}", note))
     return rows
 
 
