@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,11 +95,13 @@ def build_on_temporal(options: BuildOptions) -> int:
         target = cloud_target(options.cloud)
         regions = stack.enter_context(open_cloud(target, region=options.cloud.region, clock=clock))
         target = target.with_account(regions)
-        bucket, _ = stack.enter_context(open_bucket_store(location, target, clock))
+        bucket, store = stack.enter_context(open_bucket_store(location, target, clock))
         check_writable(bucket)
         jobs = _jobs(work.loaded)
 
         def request() -> BuildRequest:
+            count = f"{len(jobs)} spec{'s' * (len(jobs) != 1)}"
+            echo(f"build {build_id} on {server}: {count}; to follow it again: {again}")
             timestamp = clock.now().strftime("%Y%m%dT%H%M%SZ")
             digest = store_package(
                 bucket, clock, files.paths, lambda root: work.values(timestamp, root), followed=files.followed
@@ -119,14 +121,16 @@ def build_on_temporal(options: BuildOptions) -> int:
                 click.echo(line, file=options.run_options.log)
 
         again = f"the same command with --build-id {build_id}"
-        echo(f"build {build_id} on {server}: {len(jobs)} spec{'s' * (len(jobs) != 1)}; to follow it again: {again}")
         queues = {job.spec: job.queue for job in jobs}
         end = asyncio.run(build(server, os.environ, build_id, request, queues, echo))
+        failed = [each.run for each in end.result.progress if each.state == "failed"]
+        begun = {run for run in failed if store.journal(run).records}
     _print(end.result.baked, end.result.progress, options)
     if end.is_detached:
-        click.echo(f"build {build_id} goes on; to follow it: {again}", err=True)
+        goes = "is being cancelled" if end.is_cancelled else "goes on"
+        click.echo(f"build {build_id} {goes}; to follow it: {again}", err=True)
         return 130
-    code = explain(end.result, f"{' --local' if options.cloud.is_local else ''} --state {location}")
+    code = explain(end.result, begun, f"{' --local' if options.cloud.is_local else ''} --state {location}")
     if end.is_cancelled:
         what = "every bake has cleaned up" if code == 0 else "see above for what it left"
         click.echo(f"error: build {build_id} was cancelled; {what}", err=True)
@@ -238,13 +242,17 @@ def _print(baked: Sequence[Any], progress: Sequence[Progress], options: BuildOpt
         click.echo(f"{image['image_id']}  {image['region']:<14}  {image['name']}  ({image['spec']}{unchanged})")
 
 
-def explain(result: BuildResult, where: str) -> int:
-    """Print the errors, and the resources that are left; return the exit code. `where` has the options for `show`."""
+def explain(result: BuildResult, begun: Collection[str], where: str) -> int:
+    """Print the errors, and the resources that are left; return the exit code.
+
+    `begun` has the failed runs that began, and can be shown; `where` has the options for `show`.
+    """
     failed = [each for each in result.progress if each.state == "failed"]
     held = [each for each in result.baked if each.held]
     for each in failed:
         click.echo(f"error: {each.spec}: {each.text.removeprefix('error: ')}", err=True)
-        click.echo(f"  hint: imagepipe show {each.run}{where}", err=True)
+        if each.run in begun:
+            click.echo(f"  hint: imagepipe show {each.run}{where}", err=True)
     for each in result.progress:
         if each.state == "left out":
             click.echo(f"not built: {each.spec}, because its base {each.failed_base} failed", err=True)

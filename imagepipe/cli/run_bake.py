@@ -6,6 +6,7 @@ input the worker is dead, and this process ends at once, as by `kill -9`: anothe
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -13,8 +14,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ from imagepipe.cli.run_options import RunOptions
 from imagepipe.cli.state import open_bucket_store
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.deletion import delete_tree
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.engine.journal_store import CLOSING, JournalStore, RunInProgress
-from imagepipe.errors import StageError, UndoFailed
+from imagepipe.errors import SpecError, StageError, UndoFailed
 from imagepipe.reuse import Examiner
 from imagepipe.spec.find import PROJECT_FILE
 from imagepipe.spec.load import Build, load, refuse
@@ -49,6 +51,8 @@ from imagepipe.temporal.messages import AGAIN
 from imagepipe.wiring.existing import Existing, Settled
 from imagepipe.wiring.family import bases_first
 
+PREFIX = "specs-"
+"""Beginning of the names of folders with unpacked specs."""
 PATIENCE = 1.5 * LEASE_SECONDS
 """Seconds to wait for the lease of a worker that died."""
 
@@ -165,7 +169,10 @@ def _bake(
         own = values["specs"][request.spec]
         given = _given(own)
         build = Build(request.run, values["timestamp"], values["git_sha"])
-        loaded = family_of(request.spec, folder, values, given, build)
+        try:
+            loaded = family_of(request.spec, folder, values, given, build)
+        except SpecError as error:
+            raise where_the_client_has_it(error, folder, package) from error
         spec = loaded[0]
         region = values["region"]
         check_this_computer([spec], region, is_local=request.cloud.local is not None)
@@ -201,12 +208,49 @@ def unpacked(bucket: StateBucket, package: Package) -> Iterator[Path]:
     """Unpack into a folder of our own, whose parents only we and root can write: specs use what parents have."""
     place = state_folder().parent / "packages"
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="specs-", dir=place) as folder:
-        root = Path(folder).resolve()
+    with _folder_of_this_process(place) as root:
         unpack(bucket, package, root)
         if not os.path.lexists(root / PROJECT_FILE):
             (root / PROJECT_FILE).touch()  # or the search for a project would go on above
         yield root
+
+
+@contextmanager
+def _folder_of_this_process(place: Path) -> Iterator[Path]:
+    """Make a folder that is locked while this process lives, and delete those of processes that were killed."""
+    with ExitStack() as stack:
+        with (place / "lock").open("w") as making:  # nobody takes a folder that is not locked yet for a dead one's
+            fcntl.flock(making, fcntl.LOCK_EX)
+            for folder in place.glob(f"{PREFIX}*"):
+                _delete_if_dead(folder)
+            root = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place)).resolve()
+            stack.enter_context(_locked(root))
+        try:
+            yield root
+        finally:
+            _delete(root)
+
+
+def _delete_if_dead(folder: Path) -> None:
+    with suppress(OSError), _locked(folder):
+        _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o700)  # noqa: PTH101 - folders of a package may be read-only
+    delete_tree(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder for the block. Raises BlockingIOError if another process has the lock."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _given(own: Mapping[str, Any]) -> Given:
@@ -228,6 +272,12 @@ def family_of(key: str, folder: Path, values: Mapping[str, Any], given: Given, b
     for each in family:
         each.is_named = str(each.key) in values["named"]
     return family
+
+
+def where_the_client_has_it(error: SpecError, folder: Path, package: Package) -> SpecError:
+    """Return an error whose problems name the client's files, instead of those of this folder."""
+    own, clients = f"{folder}/", f"{package.root.rstrip('/')}/"
+    return SpecError([replace(each, file=each.file.replace(own, clients)) for each in error.problems])
 
 
 def _record(

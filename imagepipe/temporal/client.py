@@ -52,7 +52,7 @@ class End:
     result: BuildResult
     is_cancelled: bool = False
     is_detached: bool = False
-    """True if the client left, and the build goes on."""
+    """True if the client left before the end of the build."""
 
 
 async def build(
@@ -141,7 +141,7 @@ class _Follower:
         cancelled = False
         while True:
             if self._signals > 1:
-                return End(self._so_far(), is_detached=True)
+                return End(self._so_far(), is_cancelled=cancelled, is_detached=True)
             if self._signals and not cancelled:
                 self._print("cancelling: every bake stops and cleans up; again to leave it alone")
                 cancelled = await self._cancel()
@@ -211,8 +211,9 @@ class _Follower:
             return False
         if found.pollers:
             return False
+        waits = ", so the cancel waits for one" if self._signals else ""
         self._print(
-            f"no worker takes bakes from queue '{queue}': imagepipe worker --temporal {self._server.address}"
+            f"no worker takes bakes from queue '{queue}'{waits}: imagepipe worker --temporal {self._server.address}"
             f" --namespace {self._server.namespace} --queue {queue}"
         )
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,11 +72,21 @@ async def connect(
         found: Any = ClientConfig.load_client_connect_config(override_env_vars=dict(environment))
         found |= {"target_host": server.address, "namespace": server.namespace}
         runtime = runtime or quiet_runtime()
-        return await Client.connect(**found, identity=identity, runtime=runtime, connect_timeout=CONNECT_TIMEOUT)
-    except (RuntimeError, ValueError, OSError) as error:
+        connecting = Client.connect(**found, identity=identity, runtime=runtime, connect_timeout=CONNECT_TIMEOUT)
+        # The library's own limit is that of the TCP connection alone, so a server that says nothing would be awaited.
+        return await asyncio.wait_for(connecting, CONNECT_TIMEOUT.total_seconds())
+    except (RuntimeError, ValueError, OSError) as error:  # TimeoutError is an OSError
         raise CloudError(
-            f"connecting to the Temporal server {server.address}: {error}",
+            f"connecting to the Temporal server {server.address}: {_reason(error)}",
             code="TemporalUnavailable",
             hint="check the address and, for TLS, TEMPORAL_TLS, TEMPORAL_TLS_CLIENT_CERT_PATH or TEMPORAL_API_KEY;"
             " to try it here: temporal server start-dev",
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason why a connection failed, without the names of the library's own types around it."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_TIMEOUT.total_seconds():g} s"
+    inner = re.findall(r'message: "([^"]+)"', str(error))
+    return inner[-1] if inner else str(error)

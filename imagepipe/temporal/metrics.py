@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from temporalio.common import MetricMeter
+from temporalio.exceptions import ApplicationError, is_cancelled_exception
+
+from imagepipe.temporal import messages
+
+OUTCOMES = ("baked", "failed", "cancelled", "interrupted")
+"""`interrupted`: another worker has the bake, or resumes it."""
 
 
 class Metrics:
@@ -18,15 +25,20 @@ class Metrics:
         self._running = meter.create_gauge("imagepipe_bakes_running", "Bakes that run in this worker")
         self._ended = meter.create_counter("imagepipe_bakes_ended", "Bakes that ended in this worker, by outcome")
         self._seconds = meter.create_histogram_float("imagepipe_bake_seconds", "Duration of bakes", "s")
+        self._change(0)  # a number that is missing looks like a worker that is
+        for outcome in OUTCOMES:
+            self._ended.add(0, {"outcome": outcome})
 
     @contextmanager
     def bake(self) -> Iterator[None]:
         """Count a bake while it runs, and how it ends."""
-        began, outcome = time.monotonic(), "failed"
+        began, outcome = time.monotonic(), "baked"
         self._change(1)
         try:
             yield
-            outcome = "baked"
+        except BaseException as error:
+            outcome = outcome_of(error)
+            raise
         finally:
             self._change(-1)
             self._ended.add(1, {"outcome": outcome})
@@ -35,3 +47,11 @@ class Metrics:
     def _change(self, by: int) -> None:
         self.running += by
         self._running.set(self.running)
+
+
+def outcome_of(error: BaseException) -> str:
+    """Return the outcome of a bake that ended with this exception, one of OUTCOMES."""
+    if isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error):
+        return "cancelled"
+    is_of_bake = not isinstance(error, ApplicationError) or error.type == messages.BAKE_FAILED
+    return "failed" if is_of_bake else "interrupted"

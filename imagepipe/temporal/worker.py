@@ -168,7 +168,7 @@ async def _stop(
     hurry.cancel()
     if not stopping.done():
         if metrics.running:
-            print_line(f"letting go of {metrics.running} bakes; other workers resume them")
+            print_line(f"letting go of {metrics.running} bake{'s' * (metrics.running != 1)}; other workers resume them")
         bakes.stop()
     await stopping
 

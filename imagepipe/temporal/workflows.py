@@ -27,8 +27,9 @@ with workflow.unsafe.imports_passed_through():
     from imagepipe.temporal.messages import BakedSpec, BakeRequest, BuildRequest, BuildResult, Job, Progress
 
 LONGEST_BAKE = timedelta(hours=24)
-HEARTBEAT = timedelta(seconds=8)
-"""A worker that has sent no heartbeat for so long is dead. A cancel travels on heartbeats, so this bounds it too."""
+HEARTBEAT = timedelta(seconds=25)
+"""A worker that has sent no heartbeat for so long is dead. A server that restarts within it interrupts no bake. Others
+could not resume a dead worker's bake much earlier, because its lease on the run lasts 30 seconds."""
 RETRY_BAKE = RetryPolicy(
     initial_interval=timedelta(seconds=1),
     maximum_interval=timedelta(seconds=30),

@@ -114,16 +114,19 @@ def test_a_worker_listens_on_a_port(address: str) -> None:
 
 def test_images_with_something_that_is_still_held_have_the_exit_code_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     baked = BakedSpec("web", "0123abcd", [], "w", held="not cleaned up: vol-1 is in use")
-    assert explain(BuildResult([baked], [Progress("web", "0123abcd", "baked")]), " --state s3://b") == 5
+    assert explain(BuildResult([baked], [Progress("web", "0123abcd", "baked")]), (), " --state s3://b") == 5
     assert "imagepipe clean 0123abcd --state s3://b" in capsys.readouterr().err
 
 
 def test_a_failed_bake_names_the_command_that_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
     failed = Progress("web", "0123abcd", "failed", "error: step 1: exit 1")
-    assert explain(BuildResult([], [failed]), " --local --state s3://b") == 4
+    result = BuildResult([], [failed])
+    assert explain(result, {"0123abcd"}, " --local --state s3://b") == 4
     assert capsys.readouterr().err == (
         "error: web: step 1: exit 1\n  hint: imagepipe show 0123abcd --local --state s3://b\n"
     )
+    assert explain(result, (), " --local --state s3://b") == 4
+    assert "show" not in capsys.readouterr().err, "a run that never began cannot be shown"
 
 
 def test_a_reader_that_has_stopped_does_not_stop_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,12 @@ from imagepipe.cli.run_bake import family_of
 from imagepipe.clock import SystemClock
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal_store import RunInProgress, StoredJournal
-from imagepipe.errors import SpecError
+from imagepipe.errors import Problem, SpecError
 from imagepipe.spec.find import project_file
 from imagepipe.spec.load import Build, load_project
 from imagepipe.spec.models import Project
 from imagepipe.spec.variables import Given
+from imagepipe.state.packages import Package
 from imagepipe.temporal.messages import AGAIN
 
 SPEC = """\
@@ -93,6 +94,39 @@ def test_nothing_above_a_package_is_used(tmp_path: Path, monkeypatch: pytest.Mon
         assert project_file(folder / "web.yaml") == folder / "imagepipe.yaml"
         assert load_project(folder / "web.yaml") == Project()
     assert not folder.exists()
+
+
+def test_the_files_of_a_bake_that_was_killed_are_deleted_by_the_next_and_those_of_one_that_runs_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    def write(bucket: object, package: object, folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "inner/web.yaml").write_text("name: web", encoding="utf-8")
+        (folder / "inner").chmod(0o500)
+
+    monkeypatch.setattr(run_bake, "unpack", write)
+    place = tmp_path / "imagepipe/packages"
+    dead = place / "specs-killed"
+    (dead / "inner").mkdir(parents=True)
+    (dead / "inner/secret.yaml").touch()
+    (place / "other").touch()
+    with run_bake.unpacked(None, None) as first:  # type: ignore[arg-type]  # neither is used
+        assert not dead.exists()
+        with run_bake.unpacked(None, None) as second:  # type: ignore[arg-type]
+            assert first.exists()
+            assert first != second
+        assert first.exists()
+        assert not second.exists()
+    assert sorted(each.name for each in place.iterdir()) == ["lock", "other"]
+
+
+def test_a_problem_of_a_spec_names_the_clients_file() -> None:
+    package = Package("/home/ann/images", (), {})
+    found = SpecError([Problem("/state/packages/specs-x/specs/web.yaml", 3, 1, "no value")])
+    shown = run_bake.where_the_client_has_it(found, Path("/state/packages/specs-x"), package)
+    assert [each.file for each in shown.problems] == ["/home/ann/images/specs/web.yaml"]
 
 
 class _TakenLease:

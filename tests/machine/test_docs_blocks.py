@@ -13,7 +13,7 @@ from tests.machine.bakery import Bakery
 
 pytestmark = pytest.mark.machine
 
-SECONDS = 3600
+SECONDS = 1200
 NEEDS_SPEC = (
     "docs/how-to/least-privilege.md",
     "docs/how-to/reports.md",

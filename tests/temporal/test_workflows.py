@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
+import socket
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -17,7 +19,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from imagepipe.errors import CloudError, UsageError
-from imagepipe.temporal import client
+from imagepipe.temporal import client, connection
 from imagepipe.temporal.connection import Server as Address
 from imagepipe.temporal.connection import connect
 from imagepipe.temporal.messages import LONGEST_TEXT, Limit
@@ -252,7 +254,7 @@ def test_a_worker_that_is_told_to_stop_lets_go_of_its_bakes(yard: Yard, grace: f
 
     assert _states(asyncio.run(moved())) == {"slow": "baked"}
     assert first.returncode == 0
-    assert "letting go of 1 bakes; other workers resume them" in yard.log(0)
+    assert "letting go of 1 bake; other workers resume them" in yard.log(0)
     assert "Traceback" not in yard.log(0)
 
 
@@ -282,6 +284,42 @@ def test_a_build_outlives_its_client_and_its_server(yard: Yard, capfd: pytest.Ca
     assert capfd.readouterr() == ("", ""), "the library prints nothing into our output"
 
 
+def test_a_server_that_restarts_interrupts_no_bake(yard: Yard) -> None:
+    yard.worker()
+
+    async def restarted() -> client.End:
+        building = asyncio.create_task(yard.building("restarted", request("slow")))
+        await asyncio.to_thread(yard.until, lambda: yard.diary("begin"))
+        yard.temporal.kill()
+        await asyncio.sleep(10)
+        yard.temporal.start()
+        await asyncio.to_thread(yard.until, lambda: "the server answers again" in yard.lines)
+        await asyncio.sleep(10)  # the server would give the bake to another worker now
+        yard.go()
+        return await building
+
+    assert _states(asyncio.run(restarted())) == {"slow": "baked"}
+    assert [note.what for note in yard.diary()] == ["begin", "end"]
+
+
+def test_a_cancel_that_waits_for_a_worker_says_so(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "QUIET", 1.0)
+    wanted = request("alone")
+    wanted.jobs[0] = replace(wanted.jobs[0], queue="nobody")
+
+    async def left() -> client.End:
+        building = asyncio.create_task(yard.building("unserved", wanted))
+        await asyncio.to_thread(yard.until, lambda: any("no worker takes" in line for line in yard.lines))
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.to_thread(yard.until, lambda: any("so the cancel waits for one" in line for line in yard.lines))
+        os.kill(os.getpid(), signal.SIGINT)
+        return await building
+
+    end = asyncio.run(left())
+    assert end.is_detached
+    assert end.is_cancelled
+
+
 def test_a_build_that_ended_is_told_again(yard: Yard) -> None:
     yard.worker()
     first = yard.build("again", request("base"))
@@ -292,6 +330,10 @@ def test_a_build_that_ended_is_told_again(yard: Yard) -> None:
 def test_health_and_metrics_answer(yard: Yard) -> None:
     health, metrics = free_port(), free_port()
     yard.worker(health=health, metrics=metrics)
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=60) as answer:
+        idle = answer.read().decode()
+    assert re.search(r"^imagepipe_bakes_running\b.* 0$", idle, re.MULTILINE), "a number that is missing raises alarms"
+    assert re.search(r'^imagepipe_bakes_ended_total\{.*outcome="failed".* 0$', idle, re.MULTILINE)
     yard.build("metrics", request("base"))
     with urllib.request.urlopen(f"http://127.0.0.1:{health}/healthz", timeout=60) as answer:
         told = json.load(answer)
@@ -312,7 +354,16 @@ def test_a_server_that_is_not_there_is_named(yard: Yard) -> None:
 
     with pytest.raises(CloudError, match=f"connecting to the Temporal server {address}") as refused:
         asyncio.run(build())
+    assert str(refused.value).endswith(": Connection refused")
     assert "start-dev" in str(refused.value.hint)
+
+
+def test_a_server_that_says_nothing_is_named_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", timedelta(seconds=1))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address.at(f"127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(CloudError, match="no answer within 1 s"):
+            asyncio.run(connect(address, {}))
 
 
 def test_a_queue_without_workers_is_named_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
