@@ -12,7 +12,7 @@ from tests.reliability.storm import run_storm
 
 pytestmark = pytest.mark.machine
 
-BUILDS = 6
+BUILDS = 4
 SEED = int(os.environ.get("IMAGEPIPE_STORM_SEED", "2"))
 
 
