@@ -68,7 +68,7 @@ def _build(end: Endpoint, count: int) -> Builds:
 
 def _on_machine(log: str) -> float:
     """Return the time that the build whose capture ended last spent on its machine, from the lines of the log."""
-    done = re.findall(r"#\d+ (\S+)/(\S+) +done in ([\d.]+) s", log)
+    done = re.findall(r"#\d+ +(?:(\S+)/)?(\S+) +done in ([\d.]+) s", log)  # one spec has no prefix
     last = [spec for spec, stage, _ in done if stage == "capture"][-1]
     return sum(float(seconds) for spec, stage, seconds in done if spec == last and stage in ON_THE_MACHINE)
 
