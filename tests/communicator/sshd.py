@@ -32,9 +32,30 @@ class Sshd:
         return (self.folder / "log").read_text()
 
     def connections(self) -> list[int]:
-        """Process ids of the sessions."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        """Process ids of the sessions: since OpenSSH 9.8 the process that holds the connection is a grandchild."""
+        own = _children(self.process.pid)
+        return own + [each for pid in own for each in _children(pid) if _name(each).startswith("sshd")]
+
+    @property
+    def cut(self) -> str:
+        """A shell script that kills the sessions, its own among them."""
+        sessions = f"sessions=$(cat /proc/{self.process.pid}/task/{self.process.pid}/children)"
+        inner = (
+            "for each in $(cat /proc/$pid/task/$pid/children); do grep -sq ^sshd /proc/$each/comm && echo $each; done"
+        )
+        return f"{sessions}; kill -9 $sessions $(for pid in $sessions; do {inner}; done)"
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(FileNotFoundError):
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _name(pid: int) -> str:
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/comm").read_text()
+    return ""
 
 
 @contextmanager
