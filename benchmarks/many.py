@@ -1,6 +1,6 @@
 """Measure many builds in one process on a cloud as slow as EC2, against one build: 1, 10, 50 and 200 of them.
 
-    .venv/bin/python benchmarks/many.py [--builds 200]
+    .venv/bin/python benchmarks/many.py
 
 As root, on the machine that `make setup .setup/system-test` prepared. The builds have no copies, because EBS allows
 only 20 at once into a region, so 200 of them would take ten times as long as one whatever the client does.
@@ -62,7 +62,7 @@ def main() -> int:
 def _build(end: Endpoint, count: int) -> Builds:
     specs = [end.spec(f"many-{count}-{number}", has_copy=False) for number in range(count)]
     cost = end.run(end.imagepipe(*specs))
-    describes = sum(calls for name, calls in end.calls.items() if name.startswith("Describe"))
+    describes = sum(calls for name, calls in end.calls.items() if ":Describe" in f":{name}")
     return Builds(count, cost, describes, _on_machine(end.output))
 
 
