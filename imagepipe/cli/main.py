@@ -8,7 +8,6 @@ import importlib
 import os
 import sys
 import threading
-import traceback
 from typing import NoReturn
 
 import click
@@ -167,21 +166,26 @@ def _exit_code() -> int:
             click.echo(f"error: {each}", err=True)
         return error.exit_code
     except OSError as error:
-        if os.environ.get("IMAGEPIPE_DEBUG"):
-            traceback.print_exc()
+        _print_traceback()
         what = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {what}{error.strerror or error}", err=True)
         click.echo(f"  hint: {OS_HINTS.get(error.errno or 0, 'set IMAGEPIPE_DEBUG=1 to see where')}", err=True)
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
-        if os.environ.get("IMAGEPIPE_DEBUG"):
-            traceback.print_exc()
+        _print_traceback()
         click.echo(
             f"error: {BUG}: {type(error).__name__}: {error}\n"
             "  hint: set IMAGEPIPE_DEBUG=1 to see where, and please report it",
             err=True,
         )
         return 1
+
+
+def _print_traceback() -> None:
+    if os.environ.get("IMAGEPIPE_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
 
 
 def _show_usage_error(error: click.ClickException) -> None:
