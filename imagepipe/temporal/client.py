@@ -130,7 +130,7 @@ class _Follower:
         self._print = print_line
         self._seen: dict[str, Progress] = {}
         self._signals = 0
-        self._is_away = False
+        self._is_away = self._is_cancelled = False
         self._last_news = self._last_check = 0.0
         self._lonely: set[str] = set()
         """The queues without workers, of which the user was told."""
@@ -138,13 +138,12 @@ class _Follower:
     async def follow(self) -> End:
         loop = asyncio.get_running_loop()
         self._last_news = self._last_check = loop.time()
-        cancelled = False
         while True:
             if self._signals > 1:
-                return End(self._so_far(), is_cancelled=cancelled, is_detached=True)
-            if self._signals and not cancelled:
+                return End(self._so_far(), is_cancelled=self._is_cancelled, is_detached=True)
+            if self._signals and not self._is_cancelled:
                 self._print("cancelling: every bake stops and cleans up; again to leave it alone")
-                cancelled = await self._cancel()
+                self._is_cancelled = await self._cancel()
             status = await self._status()
             if status not in (None, WorkflowExecutionStatus.RUNNING):
                 if end := await self._end():
@@ -211,7 +210,7 @@ class _Follower:
             return False
         if found.pollers:
             return False
-        waits = ", so the cancel waits for one" if self._signals else ""
+        waits = ", so the cancel waits for one" if self._is_cancelled else ""
         self._print(
             f"no worker takes bakes from queue '{queue}'{waits}: imagepipe worker --temporal {self._server.address}"
             f" --namespace {self._server.namespace} --queue {queue}"
