@@ -16,17 +16,18 @@ HEAD = "# Commands\n\nMade from `--help` by `make docs`; do not edit.\n"
 
 def reference() -> str:
     """Return the page: every command's help, in the order of the main help."""
-    return HEAD + "".join(f"\n## {path}\n\n```\n{text}\n```\n" for path, text in _helps("imagepipe", main, None))
+    return HEAD + "".join(f"\n## {path}\n\n```\n{text}\n```\n" for path, text in helps("imagepipe", main, None, WIDTH))
 
 
-def _helps(path: str, command: click.Command, parent: click.Context | None) -> Iterator[tuple[str, str]]:
-    settings = {"terminal_width": WIDTH, "max_content_width": WIDTH, **command.context_settings}
+def helps(path: str, command: click.Command, parent: click.Context | None, width: int) -> Iterator[tuple[str, str]]:
+    """Yield the path of a command and of each command below it, with its help for lines of this width."""
+    settings = {"terminal_width": width, "max_content_width": width, **command.context_settings}
     context = click.Context(command, info_name=path.split()[-1], parent=parent, **settings)
     yield path, command.get_help(context)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             if (inner := command.get_command(context, name)) is not None and not inner.hidden:
-                yield from _helps(f"{path} {name}", inner, context)
+                yield from helps(f"{path} {name}", inner, context, width)
 
 
 if __name__ == "__main__":
