@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from temporalio import activity
 from temporalio.common import MetricMeter
-from temporalio.exceptions import ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ApplicationError
 
 from imagepipe.temporal import messages
 
@@ -37,7 +38,8 @@ class Metrics:
         try:
             yield
         except BaseException as error:
-            outcome = outcome_of(error)
+            details = activity.cancellation_details()
+            outcome = outcome_of(error, was_cancelled=details is not None and details.cancel_requested)
             raise
         finally:
             self._change(-1)
@@ -49,9 +51,12 @@ class Metrics:
         self._running.set(self.running)
 
 
-def outcome_of(error: BaseException) -> str:
-    """Return the outcome of a bake that ended with this exception, one of OUTCOMES."""
-    if isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error):
-        return "cancelled"
+def outcome_of(error: BaseException, *, was_cancelled: bool) -> str:
+    """Return the outcome of a bake that ended with this exception, one of OUTCOMES.
+
+    `was_cancelled`: somebody cancelled the bake. Otherwise a cancel means that the server gave it to another worker.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled" if was_cancelled else "interrupted"
     is_of_bake = not isinstance(error, ApplicationError) or error.type == messages.BAKE_FAILED
     return "failed" if is_of_bake else "interrupted"
