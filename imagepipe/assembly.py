@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from imagepipe.capture.scan.stages import Offline
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.fingerprint import UNKNOWN, fingerprints
 from imagepipe.engine.graph import Graph
 from imagepipe.pipeline import bake

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event
 from typing import Protocol
+
+from imagepipe.dataclass import dataclass
 
 
 class Clock(Protocol):

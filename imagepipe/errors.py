@@ -7,7 +7,8 @@ the exit code (docs/reference/exit-codes.md).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from imagepipe.dataclass import dataclass
 
 
 class ImagepipeError(Exception):

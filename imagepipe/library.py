@@ -12,7 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -24,6 +24,7 @@ from imagepipe.cli.loading import Selection, check_this_computer, load_named
 from imagepipe.cli.options import CloudOptions, NamedSpecs, check_region
 from imagepipe.cli.state_options import StateOptions, check_state_of_specs
 from imagepipe.clock import SystemClock
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import Cancelled, ImagepipeError, Problem, StageError, UsageError

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.encoding import decode, output_type
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.journal import JournalState

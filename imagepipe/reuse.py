@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2, Regions
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Ref
 from imagepipe.errors import CloudError, ImagepipeError
 from imagepipe.inputs.collect import collect_inputs

@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent / "imagepipe"
 
 FOUNDATION = {
+    "dataclass",
     "errors",
     "late",
     "names",
@@ -58,18 +59,19 @@ ANYTHING = {
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"errors", "library", "step_kinds"},  # type checkers only: the names are loaded when they are used
     "__main__": {"cli"},
-    "errors": set(),
-    "late": set(),
+    "dataclass": set(),
+    "errors": {"dataclass"},
+    "late": {"dataclass"},
     "names": set(),
-    "values": set(),
-    "clock": {"errors", "values"},
+    "values": {"dataclass"},
+    "clock": {"dataclass", "errors", "values"},
     "masking": {"errors", "values"},
     "files": set(),
     "regular_files": set(),
     "render": {"errors", "late", "clock"},
     "deletion": set(),
     "partitions": set(),
-    "step_kinds": {"errors"},
+    "step_kinds": {"dataclass", "errors"},
     "extras": set(),
     **{room: {"__init__", *FOUNDATION} for room in LAYER_1},
     "hygiene": set(),  # it goes to machines, alone

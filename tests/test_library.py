@@ -145,7 +145,7 @@ def test_the_events_are_all_those_of_a_run() -> None:
 def test_the_package_loads_only_what_is_used() -> None:
     code = [sys.executable, "-c", LOADED]
     done = subprocess.run(code, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
-    assert done.stdout.splitlines() == ["[]", "['imagepipe.errors']", "[]"]
+    assert done.stdout.splitlines() == ["[]", "['imagepipe.dataclass', 'imagepipe.errors']", "[]"]
 
 
 def test_specs_name_themselves_and_their_files(web: Path, tmp_path: Path) -> None:

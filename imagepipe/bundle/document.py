@@ -6,10 +6,11 @@ Entities cannot be declared, so none can be expanded or fetched.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NoReturn
 from xml.parsers import expat
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError
 
 LARGEST_BYTES = 16 << 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NoReturn
 
 from cryptography.exceptions import InvalidSignature
@@ -21,6 +21,7 @@ from imagepipe.bundle.certificates import Certificate, Owner
 from imagepipe.bundle.cipher import Envelope, Secret, seal, unseal
 from imagepipe.bundle.document import Element, parse_xml
 from imagepipe.bundle.parts import NAME, PART_BYTES, Part, check_name, part_name
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError
 
 VERSION = "2007-10-10"

@@ -7,12 +7,12 @@ import re
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from imagepipe.bundle.flow import in_sizes
+from imagepipe.dataclass import dataclass
 from imagepipe.deletion import delete_tree
 from imagepipe.errors import BundleError
 

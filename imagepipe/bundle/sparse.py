@@ -9,11 +9,12 @@ import os
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from imagepipe.bundle.extents import ZERO_BLOCK, Extent, merged, nonzero_runs, not_holes
 from imagepipe.bundle.flow import BLOCK_BYTES, in_order, workers
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError
 
 

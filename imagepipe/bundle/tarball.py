@@ -6,9 +6,9 @@ Other sparse formats are not written, because euca-unbundle cannot read them. Nu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from imagepipe.bundle.extents import Extent
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError
 
 BLOCK = 512

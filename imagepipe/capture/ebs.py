@@ -6,7 +6,7 @@ Uses CreateImage instead if RegisterImage would lose product codes or billing; i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe import render
@@ -16,6 +16,7 @@ from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.registration import DEFAULT_USAGE_OPERATION, Registration
 from imagepipe.cloud.snapshots import Snapshot
 from imagepipe.cloud.tags import RunTags
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError

@@ -11,11 +11,11 @@ import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from imagepipe.capture import agent_loader
+from imagepipe.dataclass import dataclass
 from imagepipe.files import write_atomically
 from imagepipe.hygiene.known import pack, split, unpack
 from imagepipe.hygiene.report import Report, ScanRequest

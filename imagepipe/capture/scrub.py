@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.resources import files
 from typing import Any
 
@@ -16,6 +16,7 @@ from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.output_hints import hint_of_output
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Watch, public_key
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CommandFailed
 from imagepipe.hygiene.report import MARK, ScanRequest

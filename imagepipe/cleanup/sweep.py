@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import TypedDict, Unpack
@@ -17,6 +16,7 @@ from imagepipe.clock import Clock, iso, parse_iso
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.inventory import TaggedResource, everything_of_ours
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal import Claim, Journal, Lifetime, State
 from imagepipe.errors import ImagepipeError
 

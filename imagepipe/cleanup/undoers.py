@@ -6,7 +6,6 @@ The same code undoes a run at its end and cleans up after a dead one. A resource
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from threading import Event
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from imagepipe.cloud.consistency import ignore_missing
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.s3 import folder_of
 from imagepipe.communicator import keys
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import Claim, State
 from imagepipe.engine.undo import Undoer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ from imagepipe.cli.state import open_writable_state
 from imagepipe.cli.state_options import check_state_of_specs, state_option
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import UsageError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.cli.engine_options import EngineOptions
@@ -10,6 +9,7 @@ from imagepipe.cli.loading import Selection
 from imagepipe.cli.options import CloudOptions, VariableOptions
 from imagepipe.cli.run_options import RunOptions
 from imagepipe.cli.state_options import StateOptions
+from imagepipe.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +14,7 @@ import click
 
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.pass_options import pass_options
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError, UsageError
 
 if TYPE_CHECKING:

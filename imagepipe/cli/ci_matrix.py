@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import click
 
@@ -24,6 +23,7 @@ from imagepipe.cli.plan import Planner
 from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.planning.ci_jobs import Job, github, gitlab, job_of, levels
 from imagepipe.spec.load import SAMPLE_BUILD

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Literal, assert_never
@@ -24,6 +23,7 @@ from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.inventory import TaggedResource
 from imagepipe.cloud.session import FIRST_REGION
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.events import AnyEvent, Events, Released
 from imagepipe.engine.journal import Claim, Journal, read
 from imagepipe.engine.journal_store import JournalStore

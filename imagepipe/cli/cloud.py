@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from imagepipe.clock import Clock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.rate_limit import Pace
 from imagepipe.cloud.session import Access, Session, has_profile
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.spec.models import Spec
 

@@ -5,7 +5,6 @@ Loads only yaml, pydantic and jinja2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from imagepipe.cli.output_format import format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.convert.conversion import Conversion
 from imagepipe.convert.conversion import convert as convert_template
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.regular_files import exists
 

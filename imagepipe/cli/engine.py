@@ -8,7 +8,6 @@ import re
 import secrets
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from imagepipe.cli.state import check_writable, open_bucket_store
 from imagepipe.cli.state_options import check_state_of_specs, location_of
 from imagepipe.cli.worker import check_installed
 from imagepipe.clock import SystemClock
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import StageError, UndoFailed, UsageError
 from imagepipe.inputs.files import files_of, place_of
 from imagepipe.names import DEFAULT_QUEUE

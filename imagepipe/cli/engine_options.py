@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
 from imagepipe.cli.output_format import F
+from imagepipe.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

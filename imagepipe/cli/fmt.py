@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from imagepipe.cli.pass_options import pass_options
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.extras import command_for_extra
 from imagepipe.files import write_atomically

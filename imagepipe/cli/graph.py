@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import click
@@ -24,6 +23,7 @@ from imagepipe.cli.past_times import SpecTimes, last_bakes
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import Access, Session
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.file_store import FileStore
 from imagepipe.report.drawing import Drawing, Format, Node
 from imagepipe.spec.load import SAMPLE_BUILD

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -27,6 +26,7 @@ from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.tags import RunTags
 from imagepipe.communicator.openssh import ssh_command
 from imagepipe.communicator.ssh import Connections
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.encoding import encode

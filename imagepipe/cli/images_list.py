@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +17,7 @@ from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock, iso
 from imagepipe.cloud.session import FIRST_REGION
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.retention.bakes import Bake
 from imagepipe.retention.survey import Survey, survey

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import FIRST_REGION
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import Cancelled, CloudError, UsageError
 from imagepipe.planning.cost import UNKNOWN, Amount, Cost, CostLine, total_json

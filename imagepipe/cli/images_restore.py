@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import click
 
 from imagepipe.cli.cloud import cloud_target, home_region, open_cloud
@@ -13,6 +11,7 @@ from imagepipe.cli.pass_options import pass_options
 from imagepipe.clock import SystemClock
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.retention.bakes import baked_image
 from imagepipe.retention.record import FILE_NAME, Entry, RetirementRecord

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +21,7 @@ from imagepipe.clock import SystemClock
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.session import FIRST_REGION
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.engine.journal import read
 from imagepipe.engine.journal_store import JournalStore

@@ -7,13 +7,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import click
 
 from imagepipe.cli.pass_options import pass_options
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.spec.json_schema import MODELS, json_schema
 

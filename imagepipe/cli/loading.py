@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import click
 
 from imagepipe.cli.options import NamedSpecs, unknown_variables
 from imagepipe.cli.output_format import F
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import SpecError
 from imagepipe.spec.find import PROJECT_FILE, SUFFIXES
 from imagepipe.spec.load import Build, load, refuse

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from imagepipe.cli.output_format import Format, format_option, print_json
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import LocalCloudError, Problem, SpecError, UsageError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 
 from imagepipe.cli.local_store import open_store, session_of
 from imagepipe.cli.output_format import Format, format_option, print_json
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import LocalCloudError, UsageError
 
 if TYPE_CHECKING:

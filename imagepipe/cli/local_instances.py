@@ -7,7 +7,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import click
 from imagepipe.cli.local_store import instances_of, open_store
 from imagepipe.cli.login import ssh_program
 from imagepipe.cloud.tags import RUN
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import ConnectError, LocalCloudError, UsageError
 from imagepipe.values import HostPorts
 

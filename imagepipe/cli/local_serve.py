@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from imagepipe.cli.aws_profile import write_profile
 from imagepipe.cli.local_faults import FaultsFile, read_faults
 from imagepipe.cli.local_store import open_store
 from imagepipe.cli.pass_options import pass_options
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import LocalCloudError, UsageError
 from imagepipe.values import PORT_OFFSET, HostPorts
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +12,7 @@ import click
 
 from imagepipe.cli import streams
 from imagepipe.cli.output_format import F
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.events import AnyEvent, Sink
 from imagepipe.errors import UsageError
 from imagepipe.report.console import ConsoleReport

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from threading import Event
 
@@ -19,6 +18,7 @@ from imagepipe.cli.show import next_command
 from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import Clock, SystemClock
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.engine.journal import read
 from imagepipe.engine.journal_store import EventReader, JournalStore

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from imagepipe.cli.output_format import F
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.names import IMAGE_ID
 from imagepipe.regular_files import exists

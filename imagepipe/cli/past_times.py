@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.engine.journal import read
 from imagepipe.engine.journal_store import JournalStore

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.cloud.images import snapshots_of
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal_store import JournalStore
 from imagepipe.planning.actions import Action, actions_of
 from imagepipe.planning.cost import UNKNOWN, Amount

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import click
@@ -21,6 +20,7 @@ from imagepipe.cli.options import (
 from imagepipe.cli.output_format import Format, format_option, print_json
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.state_options import StateOptions, location_of, state_option
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.iam.document import LIMIT, Statement, document, merged, parts, size
 from imagepipe.policy.context import PolicyContext

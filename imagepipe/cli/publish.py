@@ -6,7 +6,6 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import click
 
@@ -31,6 +30,7 @@ from imagepipe.cli.run_options import RunOptions
 from imagepipe.cli.state import open_writable_state
 from imagepipe.cli.state_options import StateOptions, check_state_of_specs, state_option
 from imagepipe.clock import SystemClock
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.cancel import Cancel
 from imagepipe.errors import UsageError
 from imagepipe.reconcile import Reconciler

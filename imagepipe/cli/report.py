@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +16,7 @@ from imagepipe.cli.run_store import run_of
 from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
+from imagepipe.dataclass import dataclass
 
 
 class FormatsType(click.ParamType):  # type: ignore[type-arg]  # generic only in its stubs

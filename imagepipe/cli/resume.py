@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from imagepipe.cli.run_store import run_of
 from imagepipe.cli.state import open_writable_state
 from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.engine.journal_store import JournalStore

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from imagepipe.cli.run_options import RunOptions
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import Events, Sink

@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from imagepipe.cli.run_options import RunOptions
 from imagepipe.cli.state import open_bucket_store
 from imagepipe.clock import Clock, SystemClock
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.dataclass import dataclass
 from imagepipe.deletion import delete_tree
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.journal import JournalState, read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +15,7 @@ import click
 from imagepipe.cli.log_options import LogOptions, log_options
 from imagepipe.cli.otlp import with_extra
 from imagepipe.cli.output_format import F, Format, log_format_option
+from imagepipe.dataclass import dataclass
 
 KEEP, KEPT_FOR = "--keep-on-failure", "24h"
 

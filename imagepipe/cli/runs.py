@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,6 +15,7 @@ from imagepipe.cli.run_store import past_runs, started_of
 from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import Clock, SystemClock, parse_iso
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal import Claim, JournalState
 from imagepipe.errors import ImagepipeError
 from imagepipe.report.text import short_duration

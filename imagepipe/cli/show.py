@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import click
 
@@ -19,6 +18,7 @@ from imagepipe.cli.runs import run_row, state
 from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.events import StageFailed
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.engine.journal_store import CLOSING, JournalStore

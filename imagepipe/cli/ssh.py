@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -20,6 +19,7 @@ from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
 from imagepipe.communicator.openssh import ssh_command
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.encoding import decode
 from imagepipe.engine.journal import JournalState, read
 from imagepipe.errors import ConnectError, ImagepipeError, UsageError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 
 from imagepipe.cli.options import CloudOptions
 from imagepipe.cli.output_format import F
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.spec.find import project_file
 from imagepipe.state.location import StateLocation

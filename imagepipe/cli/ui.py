@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import threading
 import webbrowser
-from dataclasses import dataclass
 
 import click
 
@@ -14,6 +13,7 @@ from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, check_state_access, state_access_options
 from imagepipe.clock import SystemClock
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -24,6 +23,7 @@ from imagepipe.cli.options import (
 )
 from imagepipe.cli.output_format import format_option, print_json
 from imagepipe.cli.pass_options import pass_options
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem, SpecError
 from imagepipe.report.sarif import sarif
 from imagepipe.spec.load import load

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import click
 
@@ -25,6 +24,7 @@ from imagepipe.cli.run_store import past_runs
 from imagepipe.cli.state import open_state
 from imagepipe.cli.state_options import StateOptions, state_option
 from imagepipe.clock import SystemClock
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal import JournalState
 from imagepipe.engine.journal_store import JournalStore
 from imagepipe.errors import CloudError, UsageError

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from queue import Full, Queue
 from threading import Thread
@@ -18,6 +17,7 @@ import click
 from imagepipe.cli import streams
 from imagepipe.cli.pass_options import pass_options
 from imagepipe.cli.run_options import DurationType
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.extras import command_for_extra
 from imagepipe.names import DEFAULT_QUEUE, QUEUE_NAME

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe.cloud.snapshots import Snapshot
+from imagepipe.dataclass import dataclass
 from imagepipe.late import Text
 
 

@@ -7,12 +7,12 @@ DryRunOperation, UnauthorizedOperation), so made-up ids are good enough.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.cloud.errors import DENIED, translating
 from imagepipe.cloud.instances import LaunchRequest
 from imagepipe.cloud.session import Session
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 
 WOULD_SUCCEED = "DryRunOperation"

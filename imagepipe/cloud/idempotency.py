@@ -7,13 +7,13 @@ answer is lost. So botocore must not retry them: before a second attempt we look
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Event
 from typing import Any, TypeVar
 
 from imagepipe.clock import Clock
 from imagepipe.cloud.errors import THROTTLING
 from imagepipe.cloud.rate_limit import RetryBudget
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from imagepipe.cloud.errors import translating
 from imagepipe.cloud.idempotency import IdempotentCreate
 from imagepipe.cloud.registration import DEFAULT_USAGE_OPERATION, Registration, without_encryption
 from imagepipe.cloud.tags import ImageRequest
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.clock import Clock
@@ -11,6 +10,7 @@ from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.batching import BatchedChange, BatchedLookup
 from imagepipe.cloud.consistency import chunks, ignore_missing, retry_until_visible
 from imagepipe.cloud.errors import translating
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 
 

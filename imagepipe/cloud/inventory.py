@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.session import Session
+from imagepipe.dataclass import dataclass
 
 OURS = [{"Name": "tag-key", "Values": [tagging.RUN]}]
 GONE = frozenset({"terminated", "shutting-down"})

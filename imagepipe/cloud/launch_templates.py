@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.cloud.errors import translating
+from imagepipe.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.session import Session
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 
 IMAGE_TYPE = "aws:ec2:image"

@@ -7,12 +7,13 @@ EC2 API"). Twenty builds at once would exceed it, and their retries would add mo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from threading import Event, Lock
 from typing import Any
 
 from imagepipe.clock import Clock
 from imagepipe.cloud.errors import THROTTLING
+from imagepipe.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

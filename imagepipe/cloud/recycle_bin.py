@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
 from imagepipe.cloud.consistency import ignore_missing
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.session import Session
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 
 ResourceType = Literal["EC2_IMAGE", "EBS_SNAPSHOT"]

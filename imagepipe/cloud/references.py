@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from imagepipe.clock import Deadline
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.session import Session
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 
 IMAGES_PER_CALL = 10

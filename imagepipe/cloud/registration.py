@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from imagepipe.dataclass import dataclass
 
 DEFAULT_USAGE_OPERATION = "RunInstances"
 """Usage operation of Linux without a licence (EC2 user guide, "AMI billing information fields")."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from imagepipe.clock import Clock
 from imagepipe.cloud.consistency import ignore_missing
 from imagepipe.cloud.errors import DENIED, translating
 from imagepipe.cloud.session import FIRST_REGION, Session
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 
 EXEC_READ = "aws-exec-read"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -22,6 +22,7 @@ from imagepipe import __version__
 from imagepipe.cloud.credentials import NoCache, renew_when_expired
 from imagepipe.cloud.errors import no_credentials, translating
 from imagepipe.cloud.rate_limit import Pace
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 from imagepipe.values import HostPorts
 

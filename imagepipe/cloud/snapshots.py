@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.cloud import tags as tagging
@@ -11,6 +10,7 @@ from imagepipe.cloud.batching import BatchedLookup
 from imagepipe.cloud.consistency import chunks, ignore_missing
 from imagepipe.cloud.errors import translating
 from imagepipe.cloud.idempotency import IdempotentCreate
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 
 

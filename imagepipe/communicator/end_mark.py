@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from imagepipe.dataclass import dataclass
 
 EDGE = b"\x1e"
 """ASCII's record separator. We never put it into a command's arguments, so no process list contains a complete mark."""

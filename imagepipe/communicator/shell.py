@@ -9,11 +9,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from imagepipe.clock import Clock, Deadline
 from imagepipe.communicator.end_mark import EndMark
 from imagepipe.communicator.ssh import Connection, Disconnected, NotConnected, Result, Watch
+from imagepipe.dataclass import dataclass
 
 SHELLS = ("sh", "bash", "dash", "ash")
 

@@ -7,13 +7,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from imagepipe.clock import Deadline
 from imagepipe.communicator.end_mark import EndMark
 from imagepipe.communicator.streams import OnLine, Output, Sender, close
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import ConnectError
 from imagepipe.values import Endpoint, Reachable
 

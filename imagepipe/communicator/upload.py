@@ -9,12 +9,13 @@ from __future__ import annotations
 import secrets
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 
 from imagepipe.communicator.ssh import Connection, Result, Watch
 from imagepipe.communicator.tarstream import send_bytes, send_path
+from imagepipe.dataclass import dataclass
 
 Send = Callable[[Callable[[bytes], None]], None]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.convert.draft import Draft, KeyPath, SourcePath, Step, key_path
@@ -19,6 +18,7 @@ from imagepipe.convert.syntax import Attribute, Body, Expression, Literal, Objec
 from imagepipe.convert.template import Action, Build, SourceUse, Template, Variable, read
 from imagepipe.convert.values import UNSET, Ami, LeftOut, Symbol, Text, Value, safe_name, template_of, variables_of
 from imagepipe.convert.yaml_text import block_of, comment, list_item
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem
 from imagepipe.spec.load import load_text
 from imagepipe.spec.variables import Given

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from imagepipe.convert.listing import Unconverted
 from imagepipe.convert.syntax import Place
 from imagepipe.convert.values import Value
+from imagepipe.dataclass import dataclass
 
 KeyPath = tuple[str | int, ...]
 

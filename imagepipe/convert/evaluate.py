@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from imagepipe.convert.functions import CONSTANT, MAX_ITEMS, MOVING, OUTSIDE, RANDOM, FunctionError, go_date
@@ -49,6 +49,7 @@ from imagepipe.convert.values import (
     variables_of,
     with_defaults,
 )
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import SpecError
 
 MAX_STEPS = 500_000

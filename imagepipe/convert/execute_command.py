@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from imagepipe.dataclass import dataclass
 
 _PATH = re.compile(r"\{\{\s*\.(?:Path|Script)\s*\}\}")
 _VARS = re.compile(r"\{\{\s*\.(?:Vars|EnvVars)\s*\}\}")

@@ -11,7 +11,7 @@ import bisect
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NoReturn
 
 from imagepipe.convert.syntax import (
@@ -36,6 +36,7 @@ from imagepipe.convert.syntax import (
     TemplateString,
     Unary,
 )
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem, SpecError
 
 MAX_DEPTH = 60

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from imagepipe.convert.syntax import Place
 from imagepipe.convert.values import LeftOut
+from imagepipe.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

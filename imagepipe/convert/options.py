@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from imagepipe.convert.evaluate import SOURCE_ID, Evaluator
 from imagepipe.convert.go_templates import expand
@@ -21,6 +20,7 @@ from imagepipe.convert.values import (
     variables_of,
     with_defaults,
 )
+from imagepipe.dataclass import dataclass
 from imagepipe.spec.packer import WORDS
 
 UNEXPANDED = frozenset({"execute_command", "start_command"})

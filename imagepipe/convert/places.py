@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.convert.values import TIME_DIGITS
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem, SpecError
 from imagepipe.regular_files import read_regular
 

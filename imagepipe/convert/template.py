@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from imagepipe.convert.evaluate import Evaluator, Names
@@ -27,6 +27,7 @@ from imagepipe.convert.syntax import (
     TemplateString,
 )
 from imagepipe.convert.values import TIME_DIGITS, UNSET, LeftOut, Symbol, Value, is_deferred, safe_name, to_string
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem, SpecError
 
 HCL_SUFFIX, HCL_JSON_SUFFIX, VALUES_SUFFIX = ".pkr.hcl", ".pkr.json", ".auto.pkrvars.hcl"

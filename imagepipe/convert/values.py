@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from imagepipe.convert.syntax import Place
+from imagepipe.dataclass import dataclass
 
 Value: TypeAlias = Any
 """A value of a template, which may be anything: None, bool, int, float, str, list, dict, or a class of this module."""

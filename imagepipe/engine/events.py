@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from types import TracebackType, UnionType
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from imagepipe.clock import Clock, iso, parse_iso
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.masking import Masker
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from imagepipe.clock import Clock, iso
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.events import Sink
 from imagepipe.engine.journal_store import JournalStore, OpenRun
 from imagepipe.errors import UsageError

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.events import AnyEvent, Sink
 from imagepipe.errors import ImagepipeError, UsageError
 

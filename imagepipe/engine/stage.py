@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from imagepipe.clock import Clock, Deadline
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events
 from imagepipe.engine.cancel import Cancel
 from imagepipe.engine.events import Events

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.events import Events, Released
 from imagepipe.engine.journal import Claim, Journal
 from imagepipe.errors import ImagepipeError

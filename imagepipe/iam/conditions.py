@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
+from imagepipe.dataclass import dataclass
 from imagepipe.iam.arns import arn_fits, text_fits
 from imagepipe.iam.facts import KEYS, family
 

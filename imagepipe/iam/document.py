@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from imagepipe.dataclass import dataclass
 
 VERSION = "2012-10-17"
 LIMIT = 6144

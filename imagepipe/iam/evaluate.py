@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.iam.arns import arn_fits, text_fits
 from imagepipe.iam.conditions import Condition, Context, NotUnderstood
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from imagepipe.dataclass import dataclass
 from imagepipe.inputs.manifest import Input, InputManifest
 
 ORDER = ("source", "variable", "file", "step", "launch", "output", "format")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.inputs.collect import names_of_step
 from imagepipe.spec.find import is_shipped, project_file, provisioner_folders

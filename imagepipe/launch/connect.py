@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Connection, Connections, Disconnected, NotConnected, Watch
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError, CommandFailed, ConnectError
 from imagepipe.launch.access import Key

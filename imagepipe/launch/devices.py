@@ -7,11 +7,12 @@ becomes a second, empty volume. Sources: EC2 user guide, "Device names for volum
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.images import SourceImage
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 from imagepipe.spec.ec2_rules import SIZES_GIB, performance_problems
 from imagepipe.spec.scalars import same_device

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Stage
 

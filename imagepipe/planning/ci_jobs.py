@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.planning.decisions import Decision
 from imagepipe.spec.loaded import LoadedSpec

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
+
+from imagepipe.dataclass import dataclass
 
 MINIMUM_SECONDS = 60
 """EC2 bills at least a minute of a Linux instance (EC2 pricing page)."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from imagepipe.dataclass import dataclass
 from imagepipe.reuse import Examined, may_reuse
 from imagepipe.spec.loaded import LoadedSpec
 from imagepipe.why.answer import Answer

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UsageError
 from imagepipe.files import write_atomically
 from imagepipe.planning.actions import Action

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from imagepipe.dataclass import dataclass
 from imagepipe.planning.cost import MINIMUM_SECONDS, UNKNOWN, Amount, Cost, CostLine
 from imagepipe.planning.prices import PriceTable
 from imagepipe.spec.loaded import LoadedSpec

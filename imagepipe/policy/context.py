@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from imagepipe.dataclass import dataclass
 from imagepipe.iam.document import Conditions, Statement
 from imagepipe.iam.facts import arn
 from imagepipe.partitions import partition

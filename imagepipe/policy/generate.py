@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from imagepipe.dataclass import dataclass
 from imagepipe.iam.document import Statement, merged
 from imagepipe.policy.context import PolicyContext
 from imagepipe.policy.retention import prune

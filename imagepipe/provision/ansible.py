@@ -12,13 +12,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from imagepipe import render
 from imagepipe.communicator.openssh import host_key_lines, ssh_options
 from imagepipe.communicator.ssh import Disconnected, Result, Watch
+from imagepipe.dataclass import dataclass
 from imagepipe.deletion import delete_tree
 from imagepipe.engine.stage import Context
 from imagepipe.errors import CommandFailed, ImagepipeError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Result, Watch
 from imagepipe.communicator.streams import OnLine
 from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context
 from imagepipe.errors import CommandFailed, ImagepipeError
 from imagepipe.provision.step import TAIL_LINES, Attempt, Step

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from imagepipe import render
 from imagepipe.communicator.ssh import Result
 from imagepipe.communicator.upload import Placement, upload_bytes, upload_path
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
 from imagepipe.provision.step import Attempt, Step

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from imagepipe.communicator.shell import run_command
 from imagepipe.communicator.ssh import Disconnected, NotConnected, Result
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ConnectError
 from imagepipe.provision.disconnect import PAUSE_SECONDS, boot_of

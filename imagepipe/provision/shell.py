@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe import render
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import Result
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context
 from imagepipe.errors import ImagepipeError
 from imagepipe.late import Text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from imagepipe import render
@@ -13,6 +13,7 @@ from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.communicator.output_hints import hint_of_output
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Result, Watch
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import After, Context, Ref, Stage
 from imagepipe.errors import Cancelled, CommandFailed, ConnectError, ImagepipeError
 from imagepipe.late import Late, Text

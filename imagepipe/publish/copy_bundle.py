@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from imagepipe import render
 from imagepipe.bundle.manifest import Recipients, addressed, find_secret, write_manifest
@@ -18,6 +18,7 @@ from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.cloud.registration import Registration
 from imagepipe.cloud.s3 import folder_of
 from imagepipe.cloud.tags import RunTags
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from threading import BoundedSemaphore, Lock
 
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import snapshots_of
 from imagepipe.cloud.tags import RunTags
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.values import Image, ImageText

@@ -6,11 +6,12 @@ A version is created only when the image is kept, so no version names an image t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.launch_templates import TemplateVersion
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context, Stage
 from imagepipe.errors import CloudError
 from imagepipe.publish.attribute import ImageAttribute

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context
 from imagepipe.publish.attribute import ImageAttribute
 from imagepipe.values import Image

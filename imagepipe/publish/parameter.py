@@ -7,13 +7,14 @@ never names an image that a failed run deletes. It is never written back: every 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe import render
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.parameters import IMAGE_TYPE, StoredParameter
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Text

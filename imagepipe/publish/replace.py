@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Audience, OwnImage, bundle_of, snapshots_of
 from imagepipe.cloud.tags import RunTags
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal import Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CloudError

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Images, bundle_of, snapshots_of
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError, CloudError
 from imagepipe.publish import stored_bundle
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe import render
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import bundle_of, snapshots_of
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.late import Text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.errors import DENIED
 from imagepipe.cloud.images import Audience, SourceImage, snapshots_of
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import CloudError
 from imagepipe.publish.attribute import ImageAttribute

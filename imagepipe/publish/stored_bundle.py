@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from imagepipe.bundle.document import LARGEST_BYTES
 from imagepipe.bundle.manifest import Manifest, read_manifest
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.s3 import ABSENT, S3
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError, CloudError
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from imagepipe import render
 from imagepipe.cloud import tags as tagging
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context
 from imagepipe.late import Text
 from imagepipe.publish.attribute import ImageAttribute

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from html import escape
 from itertools import pairwise
 from typing import Literal, assert_never
+
+from imagepipe.dataclass import dataclass
 
 Format = Literal["text", "mermaid", "dot", "svg"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 
 from imagepipe.clock import parse_iso
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.engine.journal import Claim, JournalState, State
 from imagepipe.report.model import (

@@ -12,10 +12,11 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.errors import ImagepipeError
 

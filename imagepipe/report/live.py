@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO
 
 from rich.console import Console, Group
@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.report.console import ConsoleReport, printable
 from imagepipe.report.text import short_duration

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from imagepipe.dataclass import dataclass
 from imagepipe.engine import events as ev
 from imagepipe.report.drawing import Drawing, Node
 

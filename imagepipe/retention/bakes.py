@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from imagepipe.clock import parse_iso
 from imagepipe.cloud import tags
 from imagepipe.cloud.images import bundle_of, snapshots_of
+from imagepipe.dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Literal
 
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 from imagepipe.retention.bakes import Bake
 from imagepipe.retention.ladder import Assessment, assess

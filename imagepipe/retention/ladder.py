@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from imagepipe.dataclass import dataclass
 from imagepipe.retention.bakes import Bake, BakedImage
 from imagepipe.retention.rules import Rules, Step
 

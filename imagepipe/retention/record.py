@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from imagepipe.clock import Clock, iso
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import ImagepipeError
 from imagepipe.regular_files import read_regular
 from imagepipe.retention.bakes import BakedImage

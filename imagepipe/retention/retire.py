@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from imagepipe.clock import Clock, iso
 from imagepipe.cloud import tags
 from imagepipe.cloud.consistency import chunks
 from imagepipe.cloud.ec2 import Ec2, Regions
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError, Cancelled, CloudError, ImagepipeError
 from imagepipe.publish import stored_bundle
 from imagepipe.publish.retire import retire

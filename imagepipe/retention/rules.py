@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from enum import StrEnum
 
+from imagepipe.dataclass import dataclass
 from imagepipe.spec.keys import SpecKey
 from imagepipe.spec.models import Spec
 

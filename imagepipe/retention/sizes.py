@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.recycle_bin import RetentionRule, longest
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError, CloudError
 from imagepipe.publish import stored_bundle
 from imagepipe.retention.bakes import BakedImage

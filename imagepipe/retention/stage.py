@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import ImagepipeError
 from imagepipe.retention.decide import Decision, decide

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Regions
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 from imagepipe.retention.bakes import Bake, BakedImage, baked_image, bakes_of
 

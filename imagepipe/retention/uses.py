@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from imagepipe.clock import Clock, Deadline
 from imagepipe.cloud import tags
 from imagepipe.cloud.ec2 import Ec2, Regions
 from imagepipe.cloud.errors import DENIED
 from imagepipe.cloud.references import Cancel, Reference
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 from imagepipe.retention.bakes import Bake, BakedImage, baked_image
 from imagepipe.retention.survey import in_regions, layers_among

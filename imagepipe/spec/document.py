@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem
 from imagepipe.regular_files import broken_link
 from imagepipe.spec.yaml_errors import explain_yaml_error

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from imagepipe.dataclass import dataclass
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 AXIS = r"[A-Za-z_][A-Za-z0-9_]*"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem, SpecError
 from imagepipe.masking import Masker
 from imagepipe.spec import document as yaml_document

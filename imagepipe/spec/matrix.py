@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import product
 from math import prod
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem
 from imagepipe.spec.document import Document, KeyPath
 from imagepipe.spec.explain import did_you_mean

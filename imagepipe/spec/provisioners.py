@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem
 from imagepipe.spec.document import Document
 from imagepipe.spec.explain import explain

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from imagepipe import render
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem
 from imagepipe.late import Late
 from imagepipe.spec.document import Document, KeyPath, Mark

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from imagepipe import render
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import Problem
 from imagepipe.late import Late
 from imagepipe.spec import document as yaml_document

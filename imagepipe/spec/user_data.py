@@ -11,10 +11,11 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from imagepipe.dataclass import dataclass
 
 if TYPE_CHECKING:
     from email.message import Message

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.spec.models import Scalar, Variable
 
 ENVIRONMENT_PREFIX = "IMAGEPIPE_VAR_"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import yaml
+
+from imagepipe.dataclass import dataclass
 
 _KEY = re.compile(r"""("[^"]*"|'[^']*'|[^\s#'"\[{&*!|>%@`-][^#]*?|-[^\s][^#]*?):(\s|$)""")
 _TEXT_FOLLOWS = re.compile(r"(^|[\s:-])[|>][-+0-9]*\s*(#.*)?$")

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from threading import Event
@@ -17,6 +16,7 @@ from imagepipe.clock import Clock
 from imagepipe.cloud.errors import DENIED, translating
 from imagepipe.cloud.s3 import ABSENT
 from imagepipe.cloud.session import FIRST_REGION, Session
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError
 from imagepipe.state.location import StateLocation
 

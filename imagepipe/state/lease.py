@@ -13,12 +13,13 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from threading import Event, Lock, Thread
 from typing import Any
 
 from imagepipe.clock import Clock
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal_store import RunInProgress, RunLost
 from imagepipe.errors import CloudError, ImagepipeError
 from imagepipe.state.bucket import Conflict, StateBucket, StoredObject

@@ -12,12 +12,13 @@ import json
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from imagepipe.clock import Clock
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import ImagepipeError, UsageError
 from imagepipe.regular_files import read_regular
 from imagepipe.state.bucket import StateBucket

@@ -13,13 +13,14 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import UndoFailed
 from imagepipe.temporal import messages
 from imagepipe.temporal.messages import BakedSpec, BakeRequest

@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio.api.enums.v1 import TaskQueueType
@@ -25,6 +24,7 @@ from temporalio.converter import value_to_type
 from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.temporal import messages
 from imagepipe.temporal.connection import Server, connect

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError, UsageError
 
 if TYPE_CHECKING:

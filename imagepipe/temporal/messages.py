@@ -5,8 +5,10 @@ Imported by workflows, which run in a sandbox: the standard library only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from imagepipe.dataclass import dataclass
 
 BUILD, BAKE = "imagepipe-build", "imagepipe-bake"
 """Types of the workflows."""

@@ -10,7 +10,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from imagepipe import __version__
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import CloudError, UsageError
 from imagepipe.temporal import messages
 from imagepipe.temporal import workflows as workflow_code

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from imagepipe.dataclass import dataclass
 from imagepipe.inputs.compare import Change, compare
 from imagepipe.inputs.manifest import InputManifest
 from imagepipe.spec.loaded import LoadedSpec

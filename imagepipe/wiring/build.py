@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from imagepipe.cloud.devices import DeviceWanted
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import Audience, ImageFilter, SourceImage
 from imagepipe.cloud.tags import RunTags
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.graph import Graph
 from imagepipe.engine.stage import Ref, Stage
 from imagepipe.inputs.collect import collect_inputs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from imagepipe.bundle.certificates import (
@@ -17,6 +16,7 @@ from imagepipe.bundle.certificates import (
     make_pair,
 )
 from imagepipe.bundle.manifest import Recipients
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError, Problem
 from imagepipe.spec.bundle_rules import bundle_region, regions_without_bucket
 from imagepipe.spec.document import KeyPath as At

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.capture.ebs import CaptureEbs
@@ -11,6 +10,7 @@ from imagepipe.capture.scan.stages import CheckHygiene
 from imagepipe.capture.scrub import Scrub
 from imagepipe.capture.stop import Stop
 from imagepipe.cloud.images import SourceImage
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Ref
 from imagepipe.publish.copy_ebs import CopyToRegion
 from imagepipe.spec.models import EbsOutput

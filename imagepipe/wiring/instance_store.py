@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.bundle.manifest import Recipients
@@ -11,6 +10,7 @@ from imagepipe.capture.instance_store.preconditions import CheckBucket, CheckTyp
 from imagepipe.capture.instance_store.stages import BundleRoot, RegisterBundle
 from imagepipe.capture.scan.bundle import CheckBundle
 from imagepipe.cloud.images import SourceImage
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Ref
 from imagepipe.publish.copy_bundle import CopyBundleToRegion
 from imagepipe.spec.bundle_rules import bundle_region

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagepipe.capture.scan.stages import Offline
 from imagepipe.cloud.ec2 import Regions
 from imagepipe.communicator.ssh import Connections
+from imagepipe.dataclass import dataclass
 from imagepipe.publish.copy_ebs import CopyLimits
 from imagepipe.spec.loaded import LoadedSpec
 

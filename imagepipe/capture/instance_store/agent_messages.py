@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from imagepipe.bundle.extents import Extent
 from imagepipe.bundle.parts import PART_BYTES
 from imagepipe.bundle.tarball import MAX_EXTENTS
 from imagepipe.capture.agent.frames import ProtocolError, Wire
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import BundleError
 from imagepipe.hygiene.report import Finding, Report, read_report
 from imagepipe.hygiene.rules import BY_NAME

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ from imagepipe.cloud.tags import RunTags
 from imagepipe.communicator.dialogue import Dialogue, open_dialogue
 from imagepipe.communicator.output_hints import sudo_hint
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connection, Connections, Disconnected, Watch, public_key
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.journal import Claim, Lifetime
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.errors import BundleError, CommandFailed, HygieneError

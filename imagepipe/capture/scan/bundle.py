@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from imagepipe.capture.scan.stages import TITLE, Offline, gate_on_machine
 from imagepipe.cloud.ec2 import Ec2
 from imagepipe.cloud.images import SourceImage
 from imagepipe.communicator.ssh import public_key
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import Context, Ref, Stage
 from imagepipe.values import Image, Reachable
 

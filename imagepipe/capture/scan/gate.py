@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import HygieneError
 from imagepipe.hygiene.content import LEAST_SECRET
 from imagepipe.hygiene.report import Finding, Report, ScanRequest

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Concatenate, ParamSpec
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.authentication.accounts import Accounts
 from imagepipe.local.aws.faults.faults import Faults
 from imagepipe.local.aws.moto.adapter import Moto

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.iam.evaluate import AuthorizationRequest
 from imagepipe.local.aws.authentication import signature
 from imagepipe.local.aws.authentication.signature import Identity, Request

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.faults.faults import Fault, to_json
 from imagepipe.local.client.connect import LocalCloud, fetch
 from imagepipe.local.disks.import_image import DiskImage

@@ -16,9 +16,10 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.aws.protocol import paths
 from imagepipe.local.daemon import rendezvous

@@ -21,11 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import ImagepipeError, LocalCloudError
 from imagepipe.local.aws.protocol import paths
 from imagepipe.local.aws.protocol.paths import HAS_TOKEN

@@ -11,9 +11,10 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from imagepipe.dataclass import dataclass
 from imagepipe.files import write_atomically
 from imagepipe.local.host import rootless
 from imagepipe.local.host.processes import is_alive, start_time

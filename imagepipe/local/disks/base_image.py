@@ -21,11 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from imagepipe.dataclass import dataclass
 from imagepipe.deletion import mount_points
 from imagepipe.errors import LocalCloudError
 from imagepipe.files import sync

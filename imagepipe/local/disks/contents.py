@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.host.tools import try_tool
 
 SECTOR = 512

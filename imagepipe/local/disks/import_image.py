@@ -14,9 +14,9 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import LocalCloudError
 from imagepipe.local.disks.contents import MIN_DISK_BYTES, SECTOR, is_bare, read_partitions
 from imagepipe.local.disks.files import RESERVE_BYTES

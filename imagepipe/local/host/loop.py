@@ -12,9 +12,9 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.host.waiting import tries
 
 CONTROL = Path("/dev/loop-control")

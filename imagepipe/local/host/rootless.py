@@ -14,10 +14,10 @@ import pwd
 import subprocess
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 
+from imagepipe.dataclass import dataclass
 from imagepipe.deletion import delete_tree
 from imagepipe.values import HostPorts
 

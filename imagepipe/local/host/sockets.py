@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from imagepipe.dataclass import dataclass
 
 ESTABLISHED, CLOSED, LISTENING = "01", "07", "0A"  # include/net/tcp_states.h; unconnected UDP sockets are closed
 

@@ -12,9 +12,9 @@ import re
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.machines.driver import Machine
 
 FILE = "fstab-generator"

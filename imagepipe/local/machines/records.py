@@ -6,9 +6,9 @@ belongs to an incomplete start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from imagepipe.dataclass import dataclass
 from imagepipe.files import write_atomically
 from imagepipe.local import codec
 from imagepipe.local.host.processes import start_time

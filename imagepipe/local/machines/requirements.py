@@ -11,10 +11,10 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from imagepipe.dataclass import dataclass
 from imagepipe.extras import command_for_extra
 from imagepipe.local.disks.base_image import BUILD_BYTES, built_base
 from imagepipe.local.host import rootless

@@ -13,9 +13,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
+from imagepipe.dataclass import dataclass
 from imagepipe.deletion import delete_tree
 from imagepipe.local.host import loop, rootless
 from imagepipe.local.host.errors import MachineError

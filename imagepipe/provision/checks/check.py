@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from imagepipe.cloud.ec2 import Ec2
@@ -12,6 +12,7 @@ from imagepipe.cloud.images import SourceImage, late_names
 from imagepipe.communicator.output_hints import hint_of_output
 from imagepipe.communicator.shell import Script, run_script
 from imagepipe.communicator.ssh import RECONNECT_SECONDS, Connections, Disconnected, Watch
+from imagepipe.dataclass import dataclass
 from imagepipe.engine.stage import After, Context, Ref, Stage
 from imagepipe.errors import CheckFailed
 from imagepipe.late import Late

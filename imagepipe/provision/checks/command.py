@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from imagepipe import render
 from imagepipe.communicator.output_hints import hint_of_output
 from imagepipe.communicator.shell import Script
+from imagepipe.dataclass import dataclass
 from imagepipe.late import Text
 from imagepipe.provision.checks.check import ITS_OUTPUT, Check, Mismatch, Output, one_of
 from imagepipe.provision.checks.content import ExpectedText

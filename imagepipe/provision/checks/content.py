@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from imagepipe.dataclass import dataclass
 from imagepipe.provision.checks.check import CONTENT_BYTES, Mismatch, excerpt
 
 

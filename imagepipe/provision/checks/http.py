@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urlsplit
 
 from imagepipe.communicator.shell import Script
+from imagepipe.dataclass import dataclass
 from imagepipe.provision.checks.check import CONTENT_BYTES, FactCheck, Facts, Mismatch, excerpt, one_of
 from imagepipe.provision.checks.content import ExpectedText
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from imagepipe.communicator.shell import Script
+from imagepipe.dataclass import dataclass
 from imagepipe.provision.checks.check import FactCheck, Facts, Mismatch
 
 # A machine with rpm can also have dpkg as a tool, and the reverse. So the manager with a database of packages is taken.

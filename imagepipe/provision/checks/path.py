@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from imagepipe.communicator.shell import Script
+from imagepipe.dataclass import dataclass
 from imagepipe.provision.checks.check import CONTENT_BYTES, FactCheck, Facts, Mismatch
 from imagepipe.provision.checks.content import ExpectedText
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from imagepipe.communicator.shell import Script
+from imagepipe.dataclass import dataclass
 from imagepipe.provision.checks.check import FactCheck, Facts, Mismatch
 
 CONNECT_SECONDS = 5

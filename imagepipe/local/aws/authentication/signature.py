@@ -11,11 +11,11 @@ import hmac
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.protocol.errors import AwsError
 
 ALGORITHM = "AWS4-HMAC-SHA256"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.moto.refusals import REFUSALS, unknown_id
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.ids import MALFORMED, not_found

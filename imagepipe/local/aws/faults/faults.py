@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, field, fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.faults.eventual_consistency import HiddenResources
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.state.bounded import Counts, Newest

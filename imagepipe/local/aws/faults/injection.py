@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.authentication import signature
 from imagepipe.local.aws.authentication.signature import Identity
 from imagepipe.local.aws.faults.faults import Faults

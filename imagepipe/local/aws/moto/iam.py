@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.moto.adapter import Moto
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.moto.adapter import Moto
 
 EBS_ALIAS = "alias/aws/ebs"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from moto.core.exceptions import ServiceException
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.partitions import partition
 

@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +17,7 @@ from moto.core.utils import get_service_model
 from moto.s3.models import s3_backends
 from moto.utilities.utils import get_partition
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.query import XML, Answer

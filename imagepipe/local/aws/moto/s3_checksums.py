@@ -6,12 +6,13 @@ moto stores checksums unchecked and leaves them out of most answers (S3 user gui
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 from xml.etree.ElementTree import Element, SubElement
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.authentication.signature import Request
 from imagepipe.local.aws.moto import s3_xml
 from imagepipe.local.aws.protocol import bodies, checksums

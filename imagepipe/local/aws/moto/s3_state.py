@@ -10,7 +10,6 @@ import copy
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +17,7 @@ from moto.backends import get_backend
 from moto.s3.models import MultipartDict
 from moto.s3.utils import _VersionedKeyStore
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.moto.pickling import Pickler, Unpickler
 from imagepipe.local.aws.state.database import Database
 

@@ -6,13 +6,14 @@ import hashlib
 import re
 import uuid
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 
 from moto.utilities.utils import get_partition
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.authentication.signature import Identity, Request
 from imagepipe.local.aws.context import RequestContext
 from imagepipe.local.aws.moto import s3, s3_acls, s3_checksums, s3_settings, s3_xml

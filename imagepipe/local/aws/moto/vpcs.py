@@ -10,9 +10,9 @@ import ipaddress
 import random
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.moto.adapter import Moto
 from imagepipe.local.aws.moto.catalogue import regions, zones
 from imagepipe.local.aws.protocol.errors import AwsError, invalid

@@ -13,10 +13,10 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from imagepipe.dataclass import dataclass
 from imagepipe.files import sync
 from imagepipe.local.aws.protocol.checksums import CHECKSUMS, Digest, encoded
 from imagepipe.local.aws.protocol.errors import AwsError

@@ -7,10 +7,10 @@ import binascii
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.authentication.signature import Request
 from imagepipe.local.aws.protocol import crc
 from imagepipe.local.aws.protocol.errors import AwsError

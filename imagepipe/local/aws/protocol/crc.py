@@ -7,8 +7,10 @@ registers of all lanes are one large integer. The lanes' sums are then combined,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
+
+from imagepipe.dataclass import dataclass
 
 LANE_BYTES = 512  # shorter lanes take longer to combine, and longer lanes leave fewer of them in a block of 256 KiB
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.protocol.errors import AwsError
 from imagepipe.local.aws.protocol.filters import Getter, T, Value
 from imagepipe.local.aws.protocol.query import operation

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -20,6 +20,7 @@ from moto.core.parse import EC2QueryParser, QueryParser
 from moto.core.serialize import EC2Serializer, QuerySerializer, SerializationContext, TimestampSerializer
 from moto.core.utils import get_service_model
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.protocol.bodies import Content
 from imagepipe.local.aws.protocol.errors import AwsError, invalid, missing
 from imagepipe.local.aws.protocol.times import milliseconds

@@ -12,10 +12,11 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from imagepipe.dataclass import dataclass
 from imagepipe.errors import LocalCloudError
 from imagepipe.local import codec
 from imagepipe.local.aws.state.records import (

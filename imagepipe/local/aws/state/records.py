@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import datetime
 from typing import Any
+
+from imagepipe.dataclass import dataclass
 
 LINUX = "Linux/UNIX"
 ANYWHERE = "all-regions"

@@ -10,10 +10,10 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.host.errors import MachineError
 from imagepipe.local.machines.driver import ARM
 from imagepipe.local.machines.qemu.passed_files import PassedFiles

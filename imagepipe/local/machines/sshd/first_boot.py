@@ -10,12 +10,12 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import Message
 from functools import cache
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.disks.base_image import CLOUD_CONFIG
 from imagepipe.local.machines.driver import Seed
 

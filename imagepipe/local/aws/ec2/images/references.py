@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.moto.parameters import image_parameters
 from imagepipe.local.aws.protocol import filters

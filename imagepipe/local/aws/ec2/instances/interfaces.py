@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.instances.describe import interface, public_ip, visible
 from imagepipe.local.aws.moto.catalogue import zone_id

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.protocol.errors import AwsError, conflicting, invalid, missing
 from imagepipe.local.aws.state.records import DiskSpec, Snapshot
 

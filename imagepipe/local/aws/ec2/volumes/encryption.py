@@ -6,9 +6,9 @@ made when it is first needed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
+from imagepipe.dataclass import dataclass
 from imagepipe.local.aws.backend import Backend
 from imagepipe.local.aws.ec2.account_settings import DEFAULT_KEY, ENCRYPTS, setting
 from imagepipe.local.aws.moto import kms
