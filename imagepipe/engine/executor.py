@@ -5,17 +5,18 @@ the next test. The rest is then stopped as soon as a stage cannot start because 
 
 Each stage that runs has a daemon thread for itself, and a cancelled run waits for its stages for a limited time. A
 stage that hangs, say in a read from a dead file server, can block neither the clean-up nor the end of the process. A
-thread that has finished a stage takes the next one, because starting a thread takes longer than the rest of our work
-for a stage.
+thread that has finished a stage decides which stages start next, and runs one of them itself: starting a thread, or
+waking another one, takes longer than the rest of our work for a stage.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import field
 from queue import Empty, SimpleQueue
-from threading import Thread, current_thread
+from threading import Event, Lock, Thread, current_thread
 from typing import Any, Literal, TypeVar, cast
 
 from imagepipe.clock import Clock
@@ -174,8 +175,15 @@ class _Running:
         self.cancels = {group: self.services.cancel.child() for group in self.groups.stages}
         self._admitted: set[str] = set()
         self._failed_stages: set[str] = set()
-        self._done: SimpleQueue[_Finished] = SimpleQueue()
-        self._threads = _Threads(self._work, self._done)
+        self._lock = Lock()
+        """Held while a thread takes the result of a stage and chooses those that start next."""
+        self._stopped: dict[str, str] = {}
+        """Groups that were stopped, with the reasons. Their cancel flags are set as soon as the lock is free."""
+        self._is_left = False
+        self._over = Event()
+        """Set when no stage is running and none can start, or when a thread has failed."""
+        self._broken: BaseException | None = None
+        self._threads = _Threads(self._run_stage)
         self._waiting = {
             name: set(self.graph.needs(name) - self.outputs.keys())
             for name in self.graph.order()
@@ -194,27 +202,66 @@ class _Running:
     def _run(self, stop_seconds: float) -> None:
         asked: float | None = None
         is_reported = False
-        while True:
-            self._start_ready_stages()
-            if not self.running:
-                return
+        self._start()
+        while not self._over.wait(POLL_SECONDS):
+            self._start()  # another thread may have set a flag, which can make room for stages of other groups
+            with self._lock:
+                is_stopping = bool(self.running) and all(self._is_cancelled(name) for name in self.running)
             now = self.clock.monotonic()
-            if not all(self._is_cancelled(name) for name in self.running):
+            if not is_stopping:
                 asked = None
             elif asked is None:
                 asked = now
             elif now - asked >= stop_seconds:
-                return
+                break
             elif now - asked >= REPORT_SECONDS and not is_reported:
                 is_reported = True
                 self._report_running_stages(stop_seconds)
-            with suppress(Empty):
-                self._take(*self._done.get(timeout=POLL_SECONDS))
-                while True:
-                    self._take(*self._done.get_nowait())
+        with self._lock:
+            self._is_left = True
+        if self._broken is not None:
+            raise self._broken
+
+    def _start(self) -> None:
+        """Start the stages that can start; the run is over if there are none, and none is running."""
+        with self._lock:
+            started = self._choose_ready_stages()
+            is_over = not self.running
+        for name in started:
+            self._threads.run(name)
+        if is_over:
+            self._over.set()
+
+    def _run_stage(self, name: str) -> str | None:
+        """Run a stage, then let others start. Returns one of them for the same thread."""
+        try:
+            return self._finish(self._work(name))
+        except BaseException as error:  # noqa: BLE001 - a fault of the executor must not leave the run waiting
+            self._broken = error
+            self._over.set()
+            return None
+
+    def _finish(self, finished: _Finished) -> str | None:
+        with self._lock:
+            if self._is_left:
+                return None  # the run waits no longer, and has reported the stage as stuck
+            self._take(*finished)
+            started = self._choose_ready_stages()
+            stopped = [group for group in self._stopped if not self.cancels[group].is_set()]
+            is_over = not self.running
+        for name in started[1:]:
+            self._threads.run(name)
+        for group in stopped:
+            self.cancels[group].set(self._stopped[group])
+        if is_over:
+            self._over.set()
+        return started[0] if started else None
 
     def _is_cancelled(self, name: str) -> bool:
-        return self.cancels[self.group_of[name]].is_set()
+        return self._is_stopped(self.group_of[name])
+
+    def _is_stopped(self, group: str) -> bool:
+        return group in self._stopped or self.cancels[group].is_set()
 
     def _report_running_stages(self, stop_seconds: float) -> None:
         for name in sorted(self.running):
@@ -223,7 +270,8 @@ class _Running:
             )
             self.events.emit(ev.Line(*self.events.stamp(), name, "say", text))
 
-    def _start_ready_stages(self) -> None:
+    def _choose_ready_stages(self) -> list[str]:
+        """Mark the stages that can start as running, and return them."""
         started = []
         for name in self._ready:
             if len(self.running) >= MAX_THREADS:
@@ -234,7 +282,7 @@ class _Running:
             self.running.add(name)
         for name in started:
             del self._waiting[name], self._ready[name]
-            self._threads.run(name)
+        return started
 
     def _admit(self, group: str) -> bool:
         """Return whether stages of a group may start: the groups it depends on are ready, and no limit is reached."""
@@ -251,7 +299,7 @@ class _Running:
 
     def _is_over(self, group: str) -> bool:
         stages = self.groups.stages[group]
-        return stages <= self.outputs.keys() or (self.cancels[group].is_set() and not stages & self.running)
+        return stages <= self.outputs.keys() or (self._is_stopped(group) and not stages & self.running)
 
     def _fail(self, group: str, reason: str) -> None:
         """Stop a group and the groups that depend on it; with `fail_fast`, all that are not finished."""
@@ -260,7 +308,7 @@ class _Running:
         stopped = {group, *(each for each in others if not self.groups.stages[each] <= self.outputs.keys())}
         self.failed |= stopped
         for each in stopped:
-            self.cancels[each].set(reason)
+            self._stopped.setdefault(each, reason)
 
     def _work(self, name: str) -> _Finished:
         cancel = self.cancels[self.group_of[name]]
@@ -307,13 +355,12 @@ class _Running:
 class _Threads:
     """Daemon threads that run stages. There are as many as stages ran at once."""
 
-    def __init__(self, work: Callable[[str], _Finished], done: SimpleQueue[_Finished]) -> None:
-        self._work = work
-        self._done = done
+    def __init__(self, run: Callable[[str], str | None]) -> None:
+        self._run = run
         self._stages: SimpleQueue[str | None] = SimpleQueue()
         self._idle: SimpleQueue[None] = SimpleQueue()
         """An entry for each thread that has nothing to do."""
-        self._count = 0
+        self._count = itertools.count()
 
     def run(self, stage: str) -> None:
         """Run a stage in a thread that is idle, or in a new one."""
@@ -321,21 +368,22 @@ class _Threads:
         try:
             self._idle.get_nowait()
         except Empty:
-            self._count += 1
+            next(self._count)
             Thread(target=self._run_stages, name=f"stage {stage}", daemon=True).start()
 
     def end(self) -> None:
         """End each thread once it has nothing to do. One whose stage hangs ends with the process."""
-        for _ in range(self._count):
+        for _ in range(next(self._count)):
             self._stages.put(None)
 
     def _run_stages(self) -> None:
         while (stage := self._stages.get()) is not None:
-            current_thread().name = f"stage {stage}"
-            finished = self._work(stage)
+            following: str | None = stage
+            while following is not None:
+                current_thread().name = f"stage {following}"
+                following = self._run(following)
             current_thread().name = "idle"
-            self._idle.put(None)  # first: who takes the result may start the next stage at once
-            self._done.put(finished)
+            self._idle.put(None)
 
 
 def _run_one(graph: Graph, name: str, ctx: Context, events: Events, fingerprint: str) -> Any:

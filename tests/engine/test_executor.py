@@ -15,7 +15,7 @@ from imagepipe.engine.journal import Lifetime, State
 from imagepipe.engine.stage import After, Context, Ref, Stage
 from imagepipe.errors import Cancelled, CloudError, CommandFailed, StageError
 from tests import run_folders
-from tests.engine.rig import RUN, Rig, failing, holding, meeting
+from tests.engine.rig import RUN, Do, Rig, failing, holding, meeting
 
 
 @pytest.fixture
@@ -558,3 +558,35 @@ def test_no_thread_of_a_finished_run_is_left(rig: Rig) -> None:
     for thread in ours:
         thread.join(60)
         assert not thread.is_alive()
+
+
+def test_a_stuck_stage_that_ends_later_starts_no_other(rig: Rig) -> None:
+    ends = threading.Event()
+    ours: list[threading.Thread] = []
+
+    def ignores_the_cancel(ctx: Context) -> None:
+        ours.append(threading.current_thread())
+        rig.cancel.set("got SIGINT")
+        ends.wait(60)
+
+    deaf = rig.add("deaf", ignores_the_cancel)
+    rig.add("after", lambda ctx: ours.append(threading.current_thread()), deaf)
+    outcome = rig.execute(stop_seconds=0.2)
+    ends.set()
+    ours[0].join(60)
+    assert not ours[0].is_alive()
+    assert len(ours) == 1
+    assert outcome.outputs == {}
+
+
+def test_an_error_of_the_executor_itself_ends_the_run(rig: Rig) -> None:
+    class Broken(Do):
+        def stops_others(self, error: Exception) -> bool:
+            raise RuntimeError("a fault of ours")
+
+    def fails(ctx: Context) -> None:
+        raise StageError("as told")
+
+    rig.graph.add("stage", Broken(fails))
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        rig.execute()
