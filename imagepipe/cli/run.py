@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -207,7 +208,8 @@ class Run:
                 self.junit.resume(self.store.events(self.id), frozenset(finished))
             sinks.append(self.junit)
         events = Events(self.id, self.clock, self.masker, sinks)
-        events.emit(ev.RunStarted(*events.stamp(), self._names()))
+        process = ev.process_name(os.getpid(), socket.gethostname())
+        events.emit(ev.RunStarted(*events.stamp(), self._names(), process))
         for event in planned_events(plan, events):
             events.emit(event)
         if not gc.isenabled():

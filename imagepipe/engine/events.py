@@ -35,7 +35,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
+    """A process starts the run, or resumes it."""
+
     specs: tuple[str, ...]
+    process: str = ""
+    """The process and its machine, such as `process 812 on ci-7`; empty in runs of older versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,11 @@ Sink = Callable[[AnyEvent], None]
 FILE_NAME = "events.jsonl"
 LONGEST_BYTES = 16 << 20
 """Longest line of the file; a step's output is cut far below this."""
+
+
+def process_name(pid: int, host: str) -> str:
+    """Return the words for a process of a machine."""
+    return f"process {pid} on {host}"
 
 
 def first_line(text: str) -> str:

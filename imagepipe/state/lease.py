@@ -20,6 +20,7 @@ from typing import Any
 
 from imagepipe.clock import Clock
 from imagepipe.dataclass import dataclass
+from imagepipe.engine.events import process_name
 from imagepipe.engine.journal_store import RunInProgress, RunLost
 from imagepipe.errors import CloudError, ImagepipeError
 from imagepipe.state.bucket import Conflict, StateBucket, StoredObject
@@ -45,7 +46,7 @@ class Owner:
         return cls(secrets.token_hex(8), socket.gethostname(), os.getpid())
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return process_name(self.pid, self.host)
 
 
 @dataclass(frozen=True, slots=True)

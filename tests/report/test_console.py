@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from imagepipe.engine import events as ev
@@ -28,6 +29,15 @@ def test_a_log_has_a_line_for_each_thing_and_no_colours_in_a_file() -> None:
         "    1.0s  #1  launch          launch t3.small in us-east-1\n"
         "    2.5s  #1  launch          done in 1.5 s: i-1\n"
     )
+
+
+def test_a_run_that_was_resumed_names_the_process_that_did_it() -> None:
+    first = ev.RunStarted(START, "7f3a", ("web",), "process 812 on ci-7")
+    printed = _printed(first, replace(first, process="process 4 on laptop")).splitlines()
+    assert [line.split("run", 1)[1].strip() for line in printed] == [
+        "7f3a: web",
+        "7f3a: web, resumed by process 4 on laptop",
+    ]
 
 
 def test_what_a_machine_says_cannot_drive_the_terminal() -> None:
