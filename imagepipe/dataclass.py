@@ -9,6 +9,7 @@ and the other methods are functions that all classes share. Fields, defaults, sl
 from __future__ import annotations
 
 import dataclasses
+import sys
 from functools import cache
 from operator import attrgetter
 from reprlib import recursive_repr
@@ -30,11 +31,15 @@ else:
 
 
 def _made(cls: type, *, frozen: bool, slots: bool, kw_only: bool) -> Any:
+    doc = cls.__doc__
+    cls.__doc__ = doc or "none"  # Python would write one, from a signature that does not exist yet
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots, kw_only=kw_only)(cls)
+    made.__doc__ = doc
     _refuse_late_defaults(made)
     own = made.__dict__
     if "__init__" not in own:
         made.__init__ = _late_init(made, frozen=frozen)
+        made.__signature__ = _SIGNATURE
     methods: dict[str, Any] = {"__repr__": _repr}
     if "__eq__" not in own:
         methods |= {"__eq__": _eq, "__hash__": _hash if frozen else None}
@@ -64,46 +69,70 @@ def _refuse_late_defaults(cls: Any) -> None:
 def _late_init(cls: Any, *, frozen: bool) -> Callable[..., None]:
     """Return an `__init__` that replaces itself by the compiled one when it is called."""
 
-    def late_init(self: Any, *args: Any, **kwargs: Any) -> None:
-        compiled = _compiled_init(cls, frozen=frozen)
-        cls.__init__ = compiled
-        compiled(self, *args, **kwargs)
+    def compiled() -> Callable[..., None]:
+        init = _compiled_init(cls, frozen=frozen)
+        cls.__init__ = init
+        return init
 
+    def late_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        compiled()(self, *args, **kwargs)
+
+    late_init.compiled = compiled  # type: ignore[attr-defined]
     return late_init
 
 
 def _compiled_init(cls: Any, *, frozen: bool) -> Callable[..., None]:
-    known: dict[str, Any] = {"_set": object.__setattr__, "_made": _MADE}
+    known: dict[str, Any] = {"__set": object.__setattr__, "__made": _MADE}
+    annotations: dict[str, Any] = {}
     positional, named, body = ["self"], list[str](), list[str]()
     for item in dataclasses.fields(cls):
         value = item.name
         if item.default_factory is not dataclasses.MISSING:
-            known[f"_make_{item.name}"] = item.default_factory
-            default = "=_made"
-            value = f"_make_{item.name}()" + (f" if {item.name} is _made else {item.name}" if item.init else "")
+            known[f"__make_{item.name}"] = item.default_factory
+            default = "=__made"
+            value = f"__make_{item.name}()" + (f" if {item.name} is __made else {item.name}" if item.init else "")
         elif item.default is not dataclasses.MISSING:
-            known[f"_default_{item.name}"] = item.default
-            default = f"=_default_{item.name}"
+            known[f"__default_{item.name}"] = item.default
+            default = f"=__default_{item.name}"
             if not item.init:
-                value = f"_default_{item.name}"
+                value = f"__default_{item.name}"
         elif item.init:
             default = ""
         else:
             continue  # __post_init__ sets it
         if item.init:
             (named if item.kw_only else positional).append(item.name + default)
-        body.append(f"_set(self, {item.name!r}, {value})" if frozen else f"self.{item.name} = {value}")
+            annotations[item.name] = item.type
+        body.append(f"__set(self, {item.name!r}, {value})" if frozen else f"self.{item.name} = {value}")
     if hasattr(cls, "__post_init__"):
         body.append("self.__post_init__()")
     parameters = ", ".join([*positional, *(["*", *named] if named else [])])
-    exec(f"def __init__({parameters}):\n " + "\n ".join(body or ["pass"]), known)  # noqa: S102 - of names of fields
-    compiled: Callable[..., None] = known["__init__"]
-    compiled.__qualname__ = f"{cls.__qualname__}.__init__"
-    return compiled
+    lines = [f" def __init__({parameters}):", *(f"  {line}" for line in body or ["pass"]), " return __init__"]
+    made: dict[str, Any] = {}
+    names = sys.modules[cls.__module__].__dict__  # annotations are read with the names of the class's module
+    exec("\n".join([f"def make({', '.join(known)}):", *lines]), names, made)  # noqa: S102 - of names of fields
+    init: Callable[..., None] = made["make"](**known)
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    init.__annotations__ = {**annotations, "return": None}
+    return init
 
 
 _MADE: Any = object()
 """Stands for a value that a default factory makes."""
+
+
+class _Signature:
+    """The `__signature__` of a class, for readers of signatures: an `__init__` that is not compiled has none."""
+
+    def __get__(self, value: object, kind: Any) -> Any:
+        import inspect
+
+        init = kind.__init__
+        signature = inspect.signature(init.compiled() if hasattr(init, "compiled") else init)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+_SIGNATURE = _Signature()
 
 
 @cache

@@ -8,7 +8,7 @@ import inspect
 import pickle
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import pytest
 
@@ -61,9 +61,30 @@ def test_values_are_made_compared_and_shown_as_by_python(options: dict[str, bool
         assert ours("a").tags is not ours("a").tags
         assert ours.__match_args__ == theirs.__match_args__
         assert [each.name for each in dataclasses.fields(ours)] == [each.name for each in dataclasses.fields(theirs)]
-        assert (
-            inspect.signature(ours.__init__).parameters.keys() == inspect.signature(theirs.__init__).parameters.keys()
-        )
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_signatures_are_those_of_python_before_and_after_the_first_value(options: dict[str, bool]) -> None:
+    for ours, theirs in zip(classes(dataclass(**options)), classes(dataclasses.dataclass(**options)), strict=True):
+        expected = inspect.signature(theirs).parameters
+        for _ in range(2):
+            found = inspect.signature(ours).parameters
+            assert [(each.name, each.kind) for each in found.values()] == [
+                (each.name, each.kind) for each in expected.values()
+            ]
+            ours("a")
+        assert get_type_hints(ours.__init__) == get_type_hints(theirs.__init__)
+
+
+def test_a_subclass_with_an_init_of_its_own_has_its_signature() -> None:
+    base, _ = classes(dataclass(frozen=True))
+
+    class Sized(base):  # type: ignore[misc, valid-type]
+        def __init__(self, size: int) -> None:
+            super().__init__("sized", size)
+
+    assert list(inspect.signature(Sized).parameters) == ["size"]
+    assert Sized(4).half == 2
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
