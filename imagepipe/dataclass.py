@@ -4,6 +4,9 @@ Python compiles six methods for each frozen dataclass, which takes half a millis
 which a build starts, for values that it mostly never makes. Here `__init__` is compiled when the first value is made,
 and the other methods are functions that all classes share. Fields, defaults, slots, `replace`, `fields` and
 `match` are those of Python's library, and so are the type checkers' rules. Figures: docs/explanation/performance.md.
+
+Frozen classes of Python's decorator and of this one cannot inherit from one another. `InitVar`, and a hash of other
+fields than those that are compared, are refused.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ def _made(cls: type, *, frozen: bool, slots: bool, kw_only: bool) -> Any:
     cls.__doc__ = doc or "none"  # Python would write one, from a signature that does not exist yet
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots, kw_only=kw_only)(cls)
     made.__doc__ = doc
-    _refuse_late_defaults(made)
+    _check_fields(made)
     own = made.__dict__
     if "__init__" not in own:
         made.__init__ = _late_init(made, frozen=frozen)
@@ -55,9 +58,13 @@ def _made(cls: type, *, frozen: bool, slots: bool, kw_only: bool) -> Any:
     return made
 
 
-def _refuse_late_defaults(cls: Any) -> None:
+def _check_fields(cls: Any) -> None:
+    if any("InitVar" in str(item.type) for item in cls.__dataclass_fields__.values()):
+        raise TypeError(f"{cls.__qualname__} has an InitVar: use the dataclass of Python's library")
     with_default = ""
     for item in dataclasses.fields(cls):
+        if item.hash is not None or item.name == "self":
+            raise TypeError(f"field {item.name!r}: use the dataclass of Python's library")
         if not item.init or item.kw_only:
             continue
         if item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING:
@@ -71,7 +78,8 @@ def _late_init(cls: Any, *, frozen: bool) -> Callable[..., None]:
 
     def compiled() -> Callable[..., None]:
         init = _compiled_init(cls, frozen=frozen)
-        cls.__init__ = init
+        if cls.__dict__.get("__init__") is late_init:  # nobody has wrapped it
+            cls.__init__ = init
         return init
 
     def late_init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -125,6 +133,8 @@ class _Signature:
     """The `__signature__` of a class, for readers of signatures: an `__init__` that is not compiled has none."""
 
     def __get__(self, value: object, kind: Any) -> Any:
+        if value is not None:
+            return None  # of a value, the signature is that of its __call__
         import inspect
 
         init = kind.__init__

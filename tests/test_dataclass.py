@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import pickle
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, field, replace
+from dataclasses import FrozenInstanceError, InitVar, field, replace
 from typing import Any, ClassVar, get_type_hints
 
 import pytest
@@ -198,3 +198,27 @@ def test_no_method_is_compiled_before_it_is_called() -> None:
     made("b")
     assert late is not compiled
     assert made.__init__ is compiled
+
+
+def test_fields_that_need_the_decorator_of_python_are_refused() -> None:
+    class WithInitVar:
+        size: InitVar[int]
+
+    class WithHash:
+        size: int = field(hash=False)
+
+    for wrong in (WithInitVar, WithHash):
+        with pytest.raises(TypeError, match="use the dataclass of Python's library"):
+            dataclass(frozen=True)(wrong)
+
+
+def test_a_value_that_can_be_called_has_the_signature_of_its_call() -> None:
+    @dataclass(frozen=True)
+    class Adder:
+        first: int
+
+        def __call__(self, second: int) -> int:
+            return self.first + second
+
+    assert list(inspect.signature(Adder(1)).parameters) == ["second"]
+    assert list(inspect.signature(Adder).parameters) == ["first"]

@@ -27,7 +27,7 @@ from imagepipe.engine.encoding import encode
 from imagepipe.engine.events import Events
 from imagepipe.engine.fingerprint import fingerprints as fingerprints_of
 from imagepipe.engine.graph import Graph
-from imagepipe.engine.groups import Groups
+from imagepipe.engine.groups import Groups, Limit
 from imagepipe.engine.journal import Claim, Journal, Lifetime
 from imagepipe.engine.stage import Context, Ref
 from imagepipe.engine.undo import StillHeld, Undoer, undo
@@ -197,6 +197,8 @@ class _Running:
         try:
             self._run(stop_seconds)
         finally:
+            with self._lock:
+                self._is_left = True
             self._threads.end()
 
     def _run(self, stop_seconds: float) -> None:
@@ -205,20 +207,19 @@ class _Running:
         self._start()
         while not self._over.wait(POLL_SECONDS):
             self._start()  # another thread may have set a flag, which can make room for stages of other groups
+            now = self.clock.monotonic()
             with self._lock:
                 is_stopping = bool(self.running) and all(self._is_cancelled(name) for name in self.running)
-            now = self.clock.monotonic()
+                if is_stopping and asked is not None and now - asked >= stop_seconds:
+                    self._is_left = True  # decided under this lock, or a stage that ends now could start others
+                    break
             if not is_stopping:
                 asked = None
             elif asked is None:
                 asked = now
-            elif now - asked >= stop_seconds:
-                break
             elif now - asked >= REPORT_SECONDS and not is_reported:
                 is_reported = True
                 self._report_running_stages(stop_seconds)
-        with self._lock:
-            self._is_left = True
         if self._broken is not None:
             raise self._broken
 
@@ -234,6 +235,8 @@ class _Running:
 
     def _run_stage(self, name: str) -> str | None:
         """Run a stage, then let others start. Returns one of them for the same thread."""
+        if self._is_left:
+            return None  # it waited in the queue
         try:
             return self._finish(self._work(name))
         except BaseException as error:  # noqa: BLE001 - a fault of the executor must not leave the run waiting
@@ -273,10 +276,16 @@ class _Running:
     def _choose_ready_stages(self) -> list[str]:
         """Mark the stages that can start as running, and return them."""
         started = []
+        at_work: dict[Limit, int] = {}
+        refused: set[str] = set()
         for name in self._ready:
             if len(self.running) >= MAX_THREADS:
                 break
-            if self._is_cancelled(name) or not self._admit(self.group_of[name]):
+            group = self.group_of[name]
+            if group in refused or self._is_stopped(group):
+                continue
+            if not self._admit(group, at_work):
+                refused.add(group)
                 continue
             started.append(name)
             self.running.add(name)
@@ -284,17 +293,24 @@ class _Running:
             del self._waiting[name], self._ready[name]
         return started
 
-    def _admit(self, group: str) -> bool:
-        """Return whether stages of a group may start: the groups it depends on are ready, and no limit is reached."""
+    def _admit(self, group: str, at_work: dict[Limit, int]) -> bool:
+        """Return whether stages of a group may start: the groups it depends on are ready, and no limit is reached.
+
+        `at_work` keeps the number of groups at work under each limit, which is counted once for all ready stages.
+        """
         if group in self._admitted:
             return True
         if not self.groups.after.get(group, frozenset()) <= self.outputs.keys():
             return False
-        for limit in self.groups.limits:
-            at_work = {each for each in limit.groups & self._admitted if not self._is_over(each)}
-            if group in limit.groups and len(at_work) >= limit.at_once:
+        limits = [limit for limit in self.groups.limits if group in limit.groups]
+        for limit in limits:
+            if limit not in at_work:
+                at_work[limit] = sum(not self._is_over(each) for each in limit.groups & self._admitted)
+            if at_work[limit] >= limit.at_once:
                 return False
         self._admitted.add(group)
+        for limit in limits:
+            at_work[limit] += 1
         return True
 
     def _is_over(self, group: str) -> bool:

@@ -40,7 +40,7 @@ class ConsoleReport:
         self._began: datetime | None = None
         self._progress: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
-        self._processes = 0
+        self._first: ev.RunStarted | None = None
 
     def note(self, event: ev.AnyEvent) -> None:
         """Take notice of an event that is perhaps not printed: the first sets the time, and a stage gets its number."""
@@ -48,14 +48,14 @@ class ConsoleReport:
             self._began = event.time
         if isinstance(event, ev.StageStarted):
             self._numbers.setdefault(event.stage, len(self._numbers) + 1)
-        elif isinstance(event, ev.RunStarted):
-            self._processes += 1
+        elif isinstance(event, ev.RunStarted) and self._first is None:
+            self._first = event
 
     def __call__(self, event: ev.AnyEvent) -> None:
         self.note(event)
         match event:
             case ev.RunStarted():
-                by = f", resumed by {event.process}" if self._processes > 1 and event.process else ""
+                by = f", resumed by {event.process}" if event != self._first and event.process else ""
                 self._line(event, "run", f"{event.run}: {', '.join(event.specs)}{by}", "bold")
             case ev.StageStarted():
                 self._line(event, event.stage, event.title, "")

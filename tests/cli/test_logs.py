@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -85,6 +86,16 @@ def test_a_stage_that_did_not_begin_is_named_with_those_that_did() -> None:
     assert isinstance(done.exception, UsageError)
     assert str(done.exception) == f"run {RUN} has not begun a stage 'lunch'; did you mean 'launch'?"
     assert done.exception.hint == "its stages: web/launch, web/step-1"
+
+
+def test_only_a_run_that_was_resumed_says_so(journal: Journal) -> None:
+    first = ev.RunStarted(BEGAN, RUN, ("web",), "process 1 on ci")
+    _emit(journal, first)
+    assert CliRunner().invoke(logs, [RUN]).output.endswith(f"{RUN}: web\n")
+    _emit(journal, replace(first, time=BEGAN + timedelta(seconds=9), process="process 2 on ci"))
+    for words in ([RUN], [RUN, "-n", "2"]):
+        lines = CliRunner().invoke(logs, words).output.splitlines()
+        assert [line.partition(f"{RUN}: ")[2] for line in lines] == ["web", "web, resumed by process 2 on ci"]
 
 
 def test_a_log_is_followed_until_the_run_ends(journal: Journal) -> None:

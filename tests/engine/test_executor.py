@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from imagepipe.engine import events as ev
+from imagepipe.engine import executor
 from imagepipe.engine.groups import Groups, Limit
 from imagepipe.engine.journal import Lifetime, State
 from imagepipe.engine.stage import After, Context, Ref, Stage
@@ -590,3 +591,32 @@ def test_an_error_of_the_executor_itself_ends_the_run(rig: Rig) -> None:
     rig.graph.add("stage", Broken(fails))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         rig.execute()
+
+
+def test_a_run_that_could_not_start_a_thread_starts_nothing_more(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    ran: list[str] = []
+
+    class SecondFails(threading.Thread):
+        started = 0
+
+        def start(self) -> None:
+            SecondFails.started += 1
+            if SecondFails.started == 2:
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    def waits(ctx: Context) -> None:
+        ran.append(ctx.stage)
+        ended.wait(60)
+
+    monkeypatch.setattr(executor, "Thread", SecondFails)
+    for name in ("one", "other"):
+        rig.add(f"after {name}", lambda ctx: ran.append(ctx.stage), rig.add(name, waits))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        rig.execute()
+    ended.set()
+    for thread in threading.enumerate():
+        if isinstance(thread, SecondFails):
+            thread.join(60)
+    assert len(ran) == 1
